@@ -5,3 +5,4 @@
 
 pub mod slab;
 pub mod time;
+pub mod wheel;
