@@ -2,7 +2,24 @@
 //!
 //! This crate may not do I/O, read a clock or a random source, spawn, await or log. Time comes in as an argument; what is to
 //! be done goes out as [effects](effect::Effect).
+//!
+//! Start reading at [`hub`] (all actions), then [`matcher`] (one action), then [`intake`] (how threads share one).
 
+pub mod budget;
+pub mod container;
+pub mod effect;
+pub mod hub;
+pub mod id;
+pub mod input;
+pub mod intake;
+mod ledger;
+pub mod limits;
+mod list;
+mod matcher;
+pub mod outcome;
 pub mod slab;
+mod sync;
+pub mod tally;
 pub mod time;
+mod timers;
 pub mod wheel;

@@ -1,0 +1,269 @@
+//! The containers of an action: their credits, and which one gets the next activation.
+//!
+//! Warm before cold, then the most recently used, so that the idle ones stay idle and can go away. Two lists hold the
+//! containers that can take one now; the choice is the head of one of them, never a scan.
+//!
+//! ```text
+//!               credits > 0, open, room in its stream's outbox
+//!   warm  ─▶ most recent ─▶ … ─▶ least recent       a container enters at the head: when it completes, and when its
+//!   cold  ─▶ most recent ─▶ … ─▶ least recent       first credit comes; it leaves with its last credit
+//! ```
+
+use crate::id::StreamId;
+use crate::list::{Linked, Links, List};
+use crate::outcome::{Reason, Rejection};
+use crate::slab::{Key, Slab};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A container within its action. Stale once the container has left, and then recognised as such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContainerKey(Key);
+
+/// Whether a stream's outbox has room. The driver says so, the engine asks before it dispatches.
+#[derive(Debug, Default)]
+pub struct Room(AtomicBool);
+
+impl Room {
+    /// True: dispatch nothing more to this stream for now.
+    pub fn is_full(&self) -> bool {
+        // Relaxed: a late look costs one more dispatch, and the outbox's bound has slack for a frame.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the outbox is full.
+    pub fn set_full(&self, full: bool) {
+        self.0.store(full, Ordering::Relaxed);
+    }
+}
+
+/// A container as its invoker registers it.
+#[derive(Debug)]
+pub struct Registration {
+    /// The stream that carries it.
+    pub stream: StreamId,
+    /// Its number on that stream.
+    pub number: u32,
+    /// How many activations it runs at once.
+    pub concurrency: u32,
+    /// Its first credits, at most `concurrency`.
+    pub credits: u32,
+    /// Initialised already.
+    pub warm: bool,
+    /// Whether the stream's outbox has room.
+    pub room: Arc<Room>,
+}
+
+/// A registered container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) stream: StreamId,
+    pub(crate) number: u32,
+    concurrency: u32,
+    credits: u32,
+    in_flight: u32,
+    warm: bool,
+    standing: Standing,
+    /// In one of the two lists.
+    listed: bool,
+    room: Arc<Room>,
+    /// What it has in flight; links of the action's slots.
+    pub(crate) activations: List,
+    links: Links,
+}
+
+/// Whether a container takes activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It does.
+    Open,
+    /// Not before its stream's outbox has room.
+    AwaitingRoom,
+    /// No more.
+    Retired,
+}
+
+impl Linked for Container {
+    fn links(&self) -> &Links {
+        &self.links
+    }
+
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+/// All containers of an action.
+#[derive(Debug, Default)]
+pub(crate) struct Containers {
+    all: Slab<Container>,
+    warm: List,
+    cold: List,
+    /// Those not retired.
+    open: u32,
+}
+
+/// What became of the choice of a container.
+pub(crate) enum Choice {
+    /// This one; a credit of it is spent.
+    Chosen(ContainerKey),
+    /// This one would be next, but its stream's outbox is full. It is off the lists until it is resumed.
+    AwaitsRoom(ContainerKey),
+    /// None has a credit.
+    None,
+}
+
+impl Containers {
+    pub(crate) fn register(&mut self, new: Registration) -> Result<ContainerKey, Rejection> {
+        if new.credits > new.concurrency {
+            return Err(credit_overflow(new.concurrency));
+        }
+        let Registration { stream, number, concurrency, credits, warm, room } = new;
+        let container = Container {
+            stream,
+            number,
+            concurrency,
+            credits,
+            in_flight: 0,
+            warm,
+            standing: Standing::Open,
+            listed: false,
+            room,
+            activations: List::default(),
+            links: Links::default(),
+        };
+        let key = ContainerKey(self.all.insert(container));
+        self.open += 1;
+        self.list(key);
+        Ok(key)
+    }
+
+    pub(crate) fn get(&self, key: ContainerKey) -> Option<&Container> {
+        self.all.get(key.0)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: ContainerKey) -> Option<&mut Container> {
+        self.all.get_mut(key.0)
+    }
+
+    /// Whether the action has no container that takes activations.
+    pub(crate) fn none_open(&self) -> bool {
+        self.open == 0
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Chooses the container for the next activation and spends a credit of it.
+    pub(crate) fn choose(&mut self) -> Choice {
+        let Some(key) = self.warm.first().or(self.cold.first()).map(ContainerKey) else { return Choice::None };
+        let container = &mut self.all[key.0];
+        if container.room.is_full() {
+            container.standing = Standing::AwaitingRoom;
+            self.unlist(key);
+            return Choice::AwaitsRoom(key);
+        }
+        container.credits -= 1;
+        container.in_flight += 1;
+        if container.credits == 0 {
+            self.unlist(key);
+        }
+        Choice::Chosen(key)
+    }
+
+    /// Takes back a choice that came to nothing.
+    pub(crate) fn unchoose(&mut self, key: ContainerKey) {
+        let container = &mut self.all[key.0];
+        container.in_flight -= 1;
+        container.credits += 1;
+        self.list(key);
+    }
+
+    /// Adds credits. A retired container's are worth nothing and are let go.
+    pub(crate) fn grant(&mut self, key: ContainerKey, credits: u32) -> Result<u32, Rejection> {
+        let Some(container) = self.all.get_mut(key.0) else { return Ok(0) };
+        if container.standing == Standing::Retired {
+            return Ok(0);
+        }
+        let spoken_for = container.credits + container.in_flight;
+        if credits > container.concurrency - spoken_for {
+            return Err(credit_overflow(container.concurrency));
+        }
+        container.credits += credits;
+        self.list(key);
+        Ok(credits)
+    }
+
+    /// An activation on it ended: it is warm, and the most recently used.
+    pub(crate) fn completed(&mut self, key: ContainerKey) {
+        self.unlist(key);
+        let container = &mut self.all[key.0];
+        container.in_flight -= 1;
+        container.warm = true;
+        self.list(key);
+    }
+
+    /// An activation on it came back unstarted.
+    pub(crate) fn returned(&mut self, key: ContainerKey) {
+        self.all[key.0].in_flight -= 1;
+    }
+
+    /// Its stream's outbox has room again.
+    pub(crate) fn resume(&mut self, key: ContainerKey) {
+        if let Some(container) = self.all.get_mut(key.0)
+            && container.standing == Standing::AwaitingRoom
+        {
+            container.standing = Standing::Open;
+            self.list(key);
+        }
+    }
+
+    /// It takes no more. Returns the credits it had, or nothing if it had retired before or left.
+    pub(crate) fn retire(&mut self, key: ContainerKey) -> Option<u32> {
+        let container = self.all.get_mut(key.0)?;
+        if container.standing == Standing::Retired {
+            return None;
+        }
+        container.standing = Standing::Retired;
+        let credits = std::mem::take(&mut container.credits);
+        self.open -= 1;
+        self.unlist(key);
+        Some(credits)
+    }
+
+    /// Forgets a retired container that has nothing in flight any more. False if it was forgotten before.
+    pub(crate) fn remove(&mut self, key: ContainerKey) -> bool {
+        let removed = self.all.remove(key.0);
+        debug_assert!(removed.as_ref().is_none_or(|container| !container.listed && container.activations.is_empty()));
+        removed.is_some()
+    }
+
+    /// Those not retired.
+    pub(crate) fn open(&self) -> Vec<ContainerKey> {
+        let open = self.all.iter().filter(|(_, container)| container.standing != Standing::Retired);
+        open.map(|(key, _)| ContainerKey(key)).collect()
+    }
+
+    fn list(&mut self, key: ContainerKey) {
+        let container = &mut self.all[key.0];
+        if container.listed || container.credits == 0 || container.standing != Standing::Open {
+            return;
+        }
+        container.listed = true;
+        let list = if container.warm { &mut self.warm } else { &mut self.cold };
+        list.push_front(&mut self.all, key.0);
+    }
+
+    fn unlist(&mut self, key: ContainerKey) {
+        let container = &mut self.all[key.0];
+        if std::mem::take(&mut container.listed) {
+            let list = if container.warm { &mut self.warm } else { &mut self.cold };
+            list.remove(&mut self.all, key.0);
+        }
+    }
+}
+
+fn credit_overflow(concurrency: u32) -> Rejection {
+    Rejection::new(Reason::CreditOverflow, "credits", concurrency.into())
+}

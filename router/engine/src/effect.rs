@@ -1,0 +1,49 @@
+//! What the engine asks its driver to do. The engine decides; it never does any of it.
+
+use crate::container::ContainerKey;
+use crate::hub::Action;
+use crate::id::{ActivationId, StreamId};
+use crate::outcome::{Answer, Refusal};
+use crate::time::Timestamp;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// One thing to be done, in the order given.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Send an activation to a container's stream.
+    Dispatch(StreamId, Dispatch),
+    /// Answer a controller. If its stream is gone the answer is dropped and counted.
+    Answer(StreamId, Answer),
+    /// Tell a peer that an entry of its was refused.
+    Refuse(StreamId, Refusal),
+    /// Tell an invoker that the router has no more use for its container of that number.
+    Drain(StreamId, u32),
+    /// The stream's outbox is full and this container of the action waits for room there: once there is, hand in
+    /// [`Input::Resume`](crate::input::Input::Resume).
+    AwaitRoom(StreamId, Arc<Action>, ContainerKey),
+    /// Call [`Hub::advance`](crate::hub::Hub::advance) at that point, which is earlier than said before.
+    WakeAt(Timestamp),
+}
+
+/// An activation on its way to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dispatch {
+    /// The container's number on its stream.
+    pub container: u32,
+    /// The activation.
+    pub id: ActivationId,
+    /// Milliseconds until the answer is worthless, at least 1.
+    pub time_left_ms: u32,
+    /// What the controller sent.
+    pub payload: Bytes,
+    /// 1 for the first, one more for each time it was returned unstarted.
+    pub attempt: u32,
+}
+
+/// Carries out effects.
+pub trait Perform {
+    /// Carries out all of `effects` in order and leaves it empty. Called while the action is held single-file, so that
+    /// effects of one action keep their order across threads: it must be quick and may neither wait nor call the hub.
+    fn perform(&mut self, effects: &mut Vec<Effect>);
+}

@@ -1,0 +1,339 @@
+//! All actions: found by name, entered from any thread, forgotten when they are of no more use.
+//!
+//! ```text
+//!   hub ── families: (namespace, action) ──▶ current revision, others ──▶ Action { intake, matcher }
+//!    └──── shared by all matchers: limits, ledger of ids, budget, timers
+//! ```
+
+use crate::budget::Budget;
+use crate::container::{ContainerKey, Registration};
+use crate::effect::{Effect, Perform};
+use crate::id::{ActionKey, ActionName};
+use crate::input::Input;
+use crate::intake::SingleFile;
+use crate::ledger::Ledger;
+use crate::limits::{Limits, REVISIONS_REMEMBERED};
+use crate::matcher::{Matcher, Shared, Turn};
+use crate::outcome::{Reason, Rejection};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::tally::{Count, Tally, Totals};
+use crate::time::Timestamp;
+use crate::timers::{Timer, Timers};
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use foldhash::fast::FixedState;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+/// One revision of an action: its queue, containers and matcher.
+pub struct Action {
+    number: u32,
+    key: ActionKey,
+    file: SingleFile<Matcher, Input>,
+}
+
+impl Action {
+    /// Its name and revision.
+    pub fn key(&self) -> &ActionKey {
+        &self.key
+    }
+
+    /// Its number, unique among live actions.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+}
+
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Action({})", self.key)
+    }
+}
+
+/// The revisions of one action that are known.
+#[derive(Debug, Default)]
+struct Family {
+    /// The one that controllers declared last.
+    current: Option<Arc<Action>>,
+    /// Earlier ones that still drain, and ones that only containers have named so far.
+    others: Vec<Arc<Action>>,
+    /// Earlier ones, newest last.
+    superseded: VecDeque<Arc<str>>,
+}
+
+/// The engine as a whole. Every method may be called from any thread.
+#[derive(Debug)]
+pub struct Hub {
+    families: DashMap<ActionName, Family, FixedState>,
+    actions: AtomicU64,
+    next_number: AtomicU32,
+    shared: Shared,
+    totals: Totals,
+}
+
+/// What one thread carries through the engine: the time, who performs the effects, and lists that are used again. Its counts
+/// reach [`Hub::totals`] with [`Hub::settle`].
+#[derive(Debug)]
+pub struct Pass<P> {
+    /// The time of this pass. Whoever drives the pass sets it.
+    pub now: Timestamp,
+    /// Who performs the effects.
+    pub performer: P,
+    /// What this pass counted; the driver may add to it.
+    pub tally: Tally,
+    effects: Vec<Effect>,
+    elsewhere: VecDeque<(Arc<Action>, Input)>,
+    due: Vec<Timer>,
+}
+
+impl<P: Perform> Pass<P> {
+    /// A pass at time zero.
+    pub fn new(performer: P) -> Self {
+        Self {
+            now: Timestamp::ZERO,
+            performer,
+            tally: Tally::default(),
+            effects: Vec::new(),
+            elsewhere: VecDeque::new(),
+            due: Vec::new(),
+        }
+    }
+}
+
+impl Hub {
+    /// Knows no action yet. `seed` keys its hash tables; draw it at random where ids and names come from strangers.
+    /// `wheels` is the number of timing wheels, about one per thread.
+    pub fn new(limits: Limits, seed: u64, wheels: usize, now: Timestamp) -> Self {
+        let budget = Budget::new(&limits);
+        Self {
+            families: DashMap::with_hasher(FixedState::with_seed(seed)),
+            actions: AtomicU64::new(0),
+            next_number: AtomicU32::new(0),
+            shared: Shared { limits, ledger: Ledger::new(seed), budget, timers: Timers::new(wheels, now) },
+            totals: Totals::default(),
+        }
+    }
+
+    /// The bounds it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// What was counted by passes that have settled.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// What is queued, in count and bytes.
+    pub fn budget(&self) -> &Budget {
+        &self.shared.budget
+    }
+
+    /// Activations queued or in flight.
+    pub fn held(&self) -> usize {
+        self.shared.ledger.len()
+    }
+
+    /// Actions known, each revision counted.
+    pub fn actions(&self) -> u64 {
+        self.actions.load(Ordering::Relaxed)
+    }
+
+    /// The action a controller means. A revision that is new becomes current and supersedes the one before; one that was
+    /// superseded stands for the current one.
+    ///
+    /// # Errors
+    /// [`Reason::TooManyActions`]
+    pub fn declare<P: Perform>(&self, key: &ActionKey, pass: &mut Pass<P>) -> Result<Arc<Action>, Rejection> {
+        let (current, superseded) = {
+            let mut family = self.families.entry(key.name.clone()).or_default();
+            if let Some(current) = &family.current
+                && (current.key.revision == key.revision || family.superseded.contains(&key.revision))
+            {
+                return Ok(current.clone());
+            }
+            let known = family.others.iter().position(|action| action.key.revision == key.revision);
+            let new = match known {
+                Some(at) => family.others.swap_remove(at),
+                None => self.add(key, pass)?,
+            };
+            let old = family.current.replace(new.clone());
+            family.remember(old.as_ref());
+            family.others.extend(old.clone());
+            // Those that containers named and no controller ever did stay as they are.
+            (new, old)
+        };
+        if let Some(old) = superseded {
+            self.enter(&old, &mut vec![Input::Supersede(current.clone())], pass);
+        }
+        Ok(current)
+    }
+
+    /// Registers a container of exactly that revision.
+    ///
+    /// # Errors
+    /// [`Reason::TooManyActions`], [`Reason::CreditOverflow`], [`Reason::ConcurrencyOutOfRange`]
+    pub fn register<P: Perform>(
+        &self,
+        key: &ActionKey,
+        new: Registration,
+        pass: &mut Pass<P>,
+    ) -> Result<(Arc<Action>, ContainerKey), Rejection> {
+        self.shared.limits.check_concurrency(new.concurrency)?;
+        let (action, newer) = self.find_or_add(key, pass)?;
+        if let Some(newer) = newer {
+            self.enter(&action, &mut vec![Input::Supersede(newer)], pass);
+        }
+        let Pass { now, performer, tally, effects, elsewhere, .. } = pass;
+        let (now, shared) = (*now, &self.shared);
+        // Both closures take turns with the same lists; a cell tells the compiler that they do.
+        let parts = std::cell::RefCell::new((performer, tally, effects, elsewhere));
+        let registered = action.file.wait(
+            |matcher, inputs| {
+                let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
+                let mut turn = Turn { now, shared, action: &action, effects, tally, elsewhere };
+                inputs.drain(..).for_each(|input| matcher.handle(input, &mut turn));
+                performer.perform(effects);
+            },
+            |matcher| {
+                let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
+                let mut turn = Turn { now, shared, action: &action, effects, tally, elsewhere };
+                let registered = matcher.register(new, &mut turn);
+                performer.perform(effects);
+                registered
+            },
+        );
+        self.enter_elsewhere(pass);
+        Ok((action, registered?))
+    }
+
+    /// Hands `inputs` in to an action and leaves the list empty. They are worked on by this thread, or by the one that is
+    /// at it. Never waits.
+    pub fn enter<P: Perform>(&self, action: &Arc<Action>, inputs: &mut Vec<Input>, pass: &mut Pass<P>) {
+        self.enter_one(action, inputs, pass);
+        self.enter_elsewhere(pass);
+    }
+
+    /// Works on what is due by `pass.now`, at most about `most` timers of each wheel. True if there may be more.
+    pub fn advance<P: Perform>(&self, most: usize, pass: &mut Pass<P>) -> bool {
+        let mut due = std::mem::take(&mut pass.due);
+        let more = self.shared.timers.advance(pass.now, most, &mut due);
+        for timer in due.drain(..) {
+            match timer {
+                Timer::Deadline(action, slot) => self.enter(&action, &mut vec![Input::Expire(slot)], pass),
+                Timer::Idle(action) => self.look_whether_idle(action, pass),
+            }
+        }
+        pass.due = due;
+        more
+    }
+
+    /// When to call [`advance`](Self::advance) next, unless an [`Effect::WakeAt`] says sooner.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.shared.timers.next_wake()
+    }
+
+    /// Adds a pass's counts to the totals.
+    pub fn settle<P: Perform>(&self, pass: &mut Pass<P>) {
+        self.totals.take(&mut pass.tally);
+    }
+
+    /// Gives memory back after a flood. Cheap when there is none to give; call it every second or so.
+    pub fn shrink(&self) {
+        self.shared.ledger.shrink();
+    }
+
+    fn enter_one<P: Perform>(&self, action: &Arc<Action>, inputs: &mut Vec<Input>, pass: &mut Pass<P>) {
+        let Pass { now, performer, tally, effects, elsewhere, .. } = pass;
+        let (now, shared) = (*now, &self.shared);
+        action.file.enter(inputs, |matcher, inputs| {
+            let mut turn = Turn { now, shared, action, effects, tally, elsewhere };
+            inputs.drain(..).for_each(|input| matcher.handle(input, &mut turn));
+            // While the action is still held, so that its effects keep their order across threads.
+            performer.perform(effects);
+        });
+    }
+
+    fn enter_elsewhere<P: Perform>(&self, pass: &mut Pass<P>) {
+        while let Some((action, input)) = pass.elsewhere.pop_front() {
+            self.enter_one(&action, &mut vec![input], pass);
+        }
+    }
+
+    /// The action of that very revision, and the current one if it supersedes it.
+    #[allow(clippy::type_complexity)]
+    fn find_or_add<P: Perform>(
+        &self,
+        key: &ActionKey,
+        pass: &mut Pass<P>,
+    ) -> Result<(Arc<Action>, Option<Arc<Action>>), Rejection> {
+        let mut family = self.families.entry(key.name.clone()).or_default();
+        let known = family.current.iter().chain(&family.others).find(|action| action.key.revision == key.revision);
+        if let Some(action) = known {
+            return Ok((action.clone(), None));
+        }
+        let action = self.add(key, pass)?;
+        family.others.push(action.clone());
+        let newer = family.current.clone().filter(|_| family.superseded.contains(&key.revision));
+        Ok((action, newer))
+    }
+
+    fn add<P: Perform>(&self, key: &ActionKey, pass: &mut Pass<P>) -> Result<Arc<Action>, Rejection> {
+        let max = self.shared.limits.actions_max;
+        if self.actions.fetch_add(1, Ordering::Relaxed) >= max {
+            self.actions.fetch_sub(1, Ordering::Relaxed);
+            return Err(Rejection::new(Reason::TooManyActions, "actions_max", max));
+        }
+        pass.tally.count(Count::ActionsAdded);
+        // Wraps after four billion actions; the ledger then tells two of one number apart by their slots' generations.
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let action = Arc::new(Action { number, key: key.clone(), file: SingleFile::new(Matcher::default()) });
+        self.arm_idle(action.clone(), pass);
+        Ok(action)
+    }
+
+    fn arm_idle<P: Perform>(&self, action: Arc<Action>, pass: &mut Pass<P>) {
+        let at = pass.now + self.shared.limits.idle_grace;
+        let number = action.number;
+        let (_, sooner) = self.shared.timers.arm(number, at, Timer::Idle(action));
+        if sooner {
+            pass.effects.push(Effect::WakeAt(at));
+            pass.performer.perform(&mut pass.effects);
+        }
+    }
+
+    fn look_whether_idle<P: Perform>(&self, action: Arc<Action>, pass: &mut Pass<P>) {
+        if !self.forget_if_unused(&action) {
+            return self.arm_idle(action, pass);
+        }
+        self.actions.fetch_sub(1, Ordering::Relaxed);
+        pass.tally.count(Count::ActionsRemoved);
+    }
+
+    fn forget_if_unused(&self, action: &Arc<Action>) -> bool {
+        let Entry::Occupied(mut entry) = self.families.entry(action.key.name.clone()) else { return true };
+        // The map's reference and this one: no stream names it, no timer and no other action points to it. Whoever wants
+        // another has to ask the map, and this call holds its lock.
+        if Arc::strong_count(action) > 2 || !action.file.wait(|_, _| (), |matcher| matcher.is_idle()) {
+            return false;
+        }
+        let family = entry.get_mut();
+        family.others.retain(|other| !Arc::ptr_eq(other, action));
+        family.current.take_if(|current| Arc::ptr_eq(current, action));
+        if family.current.is_none() && family.others.is_empty() {
+            entry.remove();
+        }
+        true
+    }
+}
+
+impl Family {
+    fn remember(&mut self, superseded: Option<&Arc<Action>>) {
+        let Some(action) = superseded else { return };
+        if self.superseded.len() == REVISIONS_REMEMBERED {
+            self.superseded.pop_front();
+        }
+        self.superseded.push_back(action.key.revision.clone());
+    }
+}

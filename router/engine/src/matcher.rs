@@ -1,0 +1,532 @@
+//! One action's matcher: who waits, who has room, who gets what. Plain sequential code behind the single-file intake.
+//!
+//! ```text
+//!             push, a credit is waiting                      complete
+//!   (new) ──────────────────────────────────▶ in flight ───────────────▶ completed / failed
+//!     │                                        ▲     │ │ container gone
+//!     │ push, none is      match               │     │ └────────────────▶ lost
+//!     └──────────────▶ queued ─────────────────┘     │
+//!                       │ ▲      return, unstarted   │
+//!                       │ └──────────────────────────┘
+//!                       └─ deadline ─▶ expired          (rejected: never enters)
+//! ```
+
+use crate::budget::Budget;
+use crate::container::{Choice, ContainerKey, Containers, Registration};
+use crate::effect::{Dispatch, Effect};
+use crate::hub::Action;
+use crate::id::{ActivationId, StreamId};
+use crate::input::{Completion, Input, Push};
+use crate::ledger::{Ledger, Whereabouts};
+use crate::limits::{Limits, RETRY_AFTER_MS};
+use crate::list::{Linked, Links, List};
+use crate::outcome::{Answer, Durability, Outcome, Reason, Refusal, Rejection, Reply, RunStatus, Stages};
+use crate::slab::{Key, Slab};
+use crate::tally::{Count, Tally};
+use crate::time::Timestamp;
+use crate::timers::{Timer, Timers};
+use crate::wheel::Armed;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What all actions share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) limits: Limits,
+    pub(crate) ledger: Ledger,
+    pub(crate) budget: Budget,
+    pub(crate) timers: Timers,
+}
+
+/// One matcher's turn: what it decides with and where its decisions go.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) shared: &'a Shared,
+    /// The action whose turn it is.
+    pub(crate) action: &'a Arc<Action>,
+    pub(crate) effects: &'a mut Vec<Effect>,
+    pub(crate) tally: &'a mut Tally,
+    /// Inputs that belong to another action; handed in there once this turn is over.
+    pub(crate) elsewhere: &'a mut VecDeque<(Arc<Action>, Input)>,
+}
+
+/// Queue, containers and activations in flight of one action.
+#[derive(Debug, Default)]
+pub(crate) struct Matcher {
+    /// Every accepted activation, queued or in flight.
+    slots: Slab<Slot>,
+    /// The queued ones, first in, first out.
+    queue: List,
+    queued: u64,
+    queued_bytes: u64,
+    containers: Containers,
+    /// Of the next activation; wraps.
+    sequence: u32,
+    /// The current revision of the action, if this is not it.
+    newer: Option<Arc<Action>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: ActivationId,
+    controller: StreamId,
+    reply: Reply,
+    /// Order of admission: a returned activation finds its place by it.
+    sequence: u32,
+    attempt: u32,
+    accepted_at: Timestamp,
+    deadline: Timestamp,
+    place: Place,
+    links: Links,
+}
+
+#[derive(Debug)]
+enum Place {
+    Queued { payload: Bytes, armed: Option<Armed> },
+    InFlight { container: ContainerKey, dispatched_at: Timestamp },
+}
+
+impl Linked for Slot {
+    fn links(&self) -> &Links {
+        &self.links
+    }
+
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+impl Matcher {
+    pub(crate) fn handle(&mut self, input: Input, turn: &mut Turn<'_>) {
+        match input {
+            Input::Push(push) => self.push(push, turn),
+            Input::Credit(container, credits) => self.credit(container, credits, turn),
+            Input::Complete(container, completion) => self.complete(container, completion, turn),
+            Input::Return(container, id, payload) => self.take_back(container, id, payload, turn),
+            Input::Retire(container) => self.retire(container, turn),
+            Input::Gone(container) => self.gone(container, turn),
+            Input::Resume(container) => self.resume(container, turn),
+            Input::Expire(key) => self.expire(key, turn),
+            Input::Supersede(newer) => self.supersede(newer, turn),
+        }
+    }
+
+    pub(crate) fn register(&mut self, new: Registration, turn: &mut Turn<'_>) -> Result<ContainerKey, Rejection> {
+        let credits = new.credits;
+        let key = self.containers.register(new)?;
+        turn.tally.count(Count::ContainersRegistered);
+        turn.tally.add(Count::CreditsGranted, credits.into());
+        self.settle(turn);
+        Ok(key)
+    }
+
+    /// Nothing queued, nothing in flight, no containers.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.slots.is_empty() && self.containers.is_empty()
+    }
+
+    // Activations come in.
+
+    fn push(&mut self, push: Push, turn: &mut Turn<'_>) {
+        if let Some(newer) = &self.newer {
+            turn.tally.count(Count::Redirected);
+            return turn.elsewhere.push_back((newer.clone(), Input::Push(push)));
+        }
+        if push.deadline <= turn.now {
+            turn.accept(&push);
+            return turn.expired(push.controller, push.id, push.reply, push.accepted_at);
+        }
+        let (controller, id) = (push.controller, push.id);
+        let container = if self.queue.is_empty() { self.choose(turn) } else { None };
+        let admitted = match container {
+            Some(container) => self.start(push, container, turn),
+            None => self.enqueue(push, turn),
+        };
+        if let Err(rejection) = admitted {
+            turn.reject(controller, id, rejection);
+        }
+    }
+
+    /// Hands a new activation straight to the container chosen for it.
+    fn start(&mut self, push: Push, container: ContainerKey, turn: &mut Turn<'_>) -> Result<(), Rejection> {
+        let place = Place::InFlight { container, dispatched_at: turn.now };
+        let admitted = self.admit(&push, place, turn);
+        let key = admitted.inspect_err(|_| self.containers.unchoose(container))?;
+        turn.tally.count(Count::Matched);
+        self.send(key, container, push.payload, turn);
+        Ok(())
+    }
+
+    /// Queues a new activation, if there is room.
+    fn enqueue(&mut self, push: Push, turn: &mut Turn<'_>) -> Result<(), Rejection> {
+        let why = self.why_queued();
+        let bytes = push.payload.len() as u64;
+        self.reserve(bytes, push.accepted, turn)?;
+        let place = Place::Queued { payload: compact(&push.payload), armed: None };
+        let admitted = self.admit(&push, place, turn);
+        let key = admitted.inspect_err(|_| self.release(bytes, turn))?;
+        turn.tally.count(why);
+        self.queue.push_back(&mut self.slots, key);
+        self.arm(key, turn);
+        Ok(())
+    }
+
+    fn why_queued(&self) -> Count {
+        match (self.queue.is_empty(), self.containers.none_open()) {
+            (false, _) => Count::BacklogFirst,
+            (true, true) => Count::NoContainer,
+            (true, false) => Count::NoCredit,
+        }
+    }
+
+    /// Takes the id and gives the activation a slot.
+    fn admit(&mut self, push: &Push, place: Place, turn: &mut Turn<'_>) -> Result<Key, Rejection> {
+        let key = self.slots.insert(Slot {
+            id: push.id,
+            controller: push.controller,
+            reply: push.reply,
+            sequence: self.sequence,
+            attempt: push.attempt,
+            accepted_at: push.accepted_at,
+            deadline: push.deadline,
+            place,
+            links: Links::default(),
+        });
+        if !turn.shared.ledger.take(push.id, Whereabouts { action: turn.action.number(), slot: key }) {
+            self.slots.remove(key);
+            return Err(Rejection::new(Reason::IdInFlight, "id", 0));
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        turn.accept(push);
+        Ok(key)
+    }
+
+    // Containers have room.
+
+    fn credit(&mut self, key: ContainerKey, credits: u32, turn: &mut Turn<'_>) {
+        self.grant(key, credits, turn);
+        self.settle(turn);
+    }
+
+    fn resume(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
+        self.containers.resume(key);
+        self.settle(turn);
+    }
+
+    fn grant(&mut self, key: ContainerKey, credits: u32, turn: &mut Turn<'_>) {
+        match self.containers.grant(key, credits) {
+            Ok(granted) => turn.tally.add(Count::CreditsGranted, granted.into()),
+            Err(rejection) => self.refuse(key, rejection, &[], turn),
+        }
+    }
+
+    /// Matches what is queued with who has room, then sees whether a superseded revision is done.
+    fn settle(&mut self, turn: &mut Turn<'_>) {
+        while let Some(key) = self.queue.first() {
+            if self.slots[key].deadline <= turn.now {
+                self.expire(key, turn);
+                continue;
+            }
+            let Some(container) = self.choose(turn) else { break };
+            let payload = self.dequeue(key, turn);
+            self.slots[key].place = Place::InFlight { container, dispatched_at: turn.now };
+            self.send(key, container, payload, turn);
+        }
+        if self.newer.is_some() {
+            self.wind_down(turn);
+        }
+    }
+
+    fn choose(&mut self, turn: &mut Turn<'_>) -> Option<ContainerKey> {
+        loop {
+            match self.containers.choose() {
+                Choice::Chosen(key) => return Some(key),
+                Choice::None => return None,
+                Choice::AwaitsRoom(key) => {
+                    turn.tally.count(Count::AwaitedRoom);
+                    let stream = self.containers.get(key).expect("just chosen").stream;
+                    turn.effects.push(Effect::AwaitRoom(stream, turn.action.clone(), key));
+                }
+            }
+        }
+    }
+
+    /// Sends an activation that is in flight from now on. It is never taken back from here; only its container can.
+    fn send(&mut self, key: Key, container: ContainerKey, payload: Bytes, turn: &mut Turn<'_>) {
+        turn.tally.count(Count::Dispatched);
+        let slot = &self.slots[key];
+        debug_assert!(slot.deadline > turn.now, "nothing is dispatched at or after its deadline");
+        let (id, attempt) = (slot.id, slot.attempt);
+        let time_left_ms = turn.now.until(slot.deadline).as_millis().max(1);
+        let time_left_ms = u32::try_from(time_left_ms).unwrap_or(u32::MAX);
+        let to = self.containers.get_mut(container).expect("a chosen container is registered");
+        to.activations.push_back(&mut self.slots, key);
+        let dispatch = Dispatch { container: to.number, id, time_left_ms, payload, attempt };
+        turn.effects.push(Effect::Dispatch(to.stream, dispatch));
+    }
+
+    // Activations end.
+
+    fn complete(&mut self, container: ContainerKey, completion: Completion, turn: &mut Turn<'_>) {
+        let Completion { id, status, result, run_us, credits } = completion;
+        let Some(slot) = self.take_in_flight(container, &id, turn) else { return };
+        self.containers.completed(container);
+        let Place::InFlight { dispatched_at, .. } = slot.place else { unreachable!("taken as in flight") };
+        let stages = Stages {
+            queue_us: dispatched_at.micros_since(slot.accepted_at),
+            dispatch_us: turn.now.micros_since(dispatched_at).saturating_sub(run_us),
+            run_us,
+        };
+        let (count, outcome) = match status {
+            RunStatus::Succeeded => (Count::Completed, Outcome::Completed(result)),
+            RunStatus::ActionFailed => (Count::ActionFailed, Outcome::ActionFailed(result)),
+            RunStatus::PlatformFailed => (Count::PlatformFailed, Outcome::PlatformFailed(result)),
+        };
+        turn.tally.count(count);
+        turn.answer(slot.controller, slot.reply, Answer { id, outcome, stages });
+        if credits > 0 {
+            self.grant(container, credits, turn);
+        }
+        self.settle(turn);
+    }
+
+    fn expire(&mut self, key: Key, turn: &mut Turn<'_>) {
+        if !matches!(self.slots.get(key), Some(Slot { place: Place::Queued { .. }, .. })) {
+            return; // Dispatched or ended while the timer was on its way.
+        }
+        self.dequeue(key, turn);
+        let slot = self.forget(key, turn);
+        turn.expired(slot.controller, slot.id, slot.reply, slot.accepted_at);
+    }
+
+    fn take_back(&mut self, container: ContainerKey, id: ActivationId, payload: Bytes, turn: &mut Turn<'_>) {
+        let Some(slot) = self.take_in_flight(container, &id, turn) else { return };
+        self.containers.returned(container);
+        turn.tally.count(Count::Returned);
+        let Slot { controller, reply, attempt, accepted_at, deadline, sequence, .. } = slot;
+        let attempt = attempt.saturating_add(1);
+        let push = Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: true };
+        self.requeue(push, sequence, turn);
+        self.settle(turn);
+    }
+
+    /// Puts a returned activation back where it was in the order of admission.
+    fn requeue(&mut self, push: Push, sequence: u32, turn: &mut Turn<'_>) {
+        self.reserve(push.payload.len() as u64, true, turn).expect("an accepted activation is not refused");
+        let place = Place::Queued { payload: compact(&push.payload), armed: None };
+        let bytes = push.payload.len() as u64;
+        let Ok(key) = self.admit(&push, place, turn) else {
+            self.release(bytes, turn);
+            return; // Its id was pushed again in this very moment by someone else; that one is answered.
+        };
+        self.slots[key].sequence = sequence;
+        let mut before = None;
+        let mut next = self.queue.first();
+        // Only past others that came back: all else was admitted later.
+        while let Some(key) = next.filter(|&key| is_earlier(self.slots[key].sequence, sequence)) {
+            before = Some(key);
+            next = List::after(&self.slots, key);
+        }
+        self.queue.insert_after(&mut self.slots, before, key);
+        self.arm(key, turn);
+    }
+
+    // Containers go.
+
+    fn retire(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
+        self.revoke(key, turn);
+        self.settle(turn);
+    }
+
+    fn gone(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
+        self.revoke(key, turn);
+        while let Some(slot) = self.containers.get(key).and_then(|container| container.activations.first()) {
+            self.detach(slot, key);
+            let slot = self.forget(slot, turn);
+            turn.tally.count(Count::Lost);
+            let Place::InFlight { dispatched_at, .. } = slot.place else { unreachable!("it was on a container") };
+            let queue_us = dispatched_at.micros_since(slot.accepted_at);
+            let dispatch_us = turn.now.micros_since(dispatched_at);
+            let stages = Stages { queue_us, dispatch_us, run_us: 0 };
+            turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome: Outcome::Lost, stages });
+        }
+        if self.containers.remove(key) {
+            turn.tally.count(Count::ContainersLeft);
+        }
+        self.settle(turn);
+    }
+
+    /// Takes a container's credits away for good. True if it had not been done before.
+    fn revoke(&mut self, key: ContainerKey, turn: &mut Turn<'_>) -> bool {
+        let revoked = self.containers.retire(key);
+        turn.tally.add(Count::CreditsRevoked, revoked.unwrap_or(0).into());
+        revoked.is_some()
+    }
+
+    // A newer revision takes over.
+
+    fn supersede(&mut self, newer: Arc<Action>, turn: &mut Turn<'_>) {
+        self.newer = Some(newer);
+        self.settle(turn);
+    }
+
+    /// A superseded revision drains to its containers. Without containers, what is queued moves to the current one; without
+    /// anything queued, the containers may go.
+    fn wind_down(&mut self, turn: &mut Turn<'_>) {
+        if self.queue.is_empty() {
+            for key in self.containers.open() {
+                self.revoke(key, turn);
+                let container = self.containers.get(key).expect("open");
+                turn.effects.push(Effect::Drain(container.stream, container.number));
+            }
+        } else if self.containers.none_open() {
+            self.move_on(turn);
+        }
+    }
+
+    fn move_on(&mut self, turn: &mut Turn<'_>) {
+        let newer = self.newer.clone().expect("only a superseded revision moves on");
+        while let Some(key) = self.queue.first() {
+            let payload = self.dequeue(key, turn);
+            let Slot { id, controller, reply, attempt, accepted_at, deadline, .. } = self.forget(key, turn);
+            let push = Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: true };
+            turn.tally.count(Count::Redirected);
+            turn.elsewhere.push_back((newer.clone(), Input::Push(push)));
+        }
+    }
+
+    // Accounting.
+
+    /// Reserves room in the queue; an activation that was accepted before is never refused.
+    fn reserve(&mut self, bytes: u64, accepted: bool, turn: &Turn<'_>) -> Result<(), Rejection> {
+        let Shared { limits, budget, .. } = turn.shared;
+        if accepted {
+            budget.reserve_anyway(bytes);
+        } else {
+            if self.queued >= limits.action_queued_max {
+                return Err(queue_full("action_queued_max", limits.action_queued_max));
+            }
+            if self.queued_bytes + bytes > limits.action_queued_bytes_max {
+                return Err(queue_full("action_queued_bytes_max", limits.action_queued_bytes_max));
+            }
+            budget.reserve(bytes)?;
+        }
+        self.queued += 1;
+        self.queued_bytes += bytes;
+        Ok(())
+    }
+
+    fn release(&mut self, bytes: u64, turn: &Turn<'_>) {
+        self.queued -= 1;
+        self.queued_bytes -= bytes;
+        turn.shared.budget.release(bytes);
+    }
+
+    /// Arms the deadline of a queued activation.
+    fn arm(&mut self, key: Key, turn: &mut Turn<'_>) {
+        let deadline = self.slots[key].deadline;
+        let timer = Timer::Deadline(turn.action.clone(), key);
+        let (timer, sooner) = turn.shared.timers.arm(turn.action.number(), deadline, timer);
+        if let Place::Queued { armed, .. } = &mut self.slots[key].place {
+            *armed = Some(timer);
+        }
+        if sooner {
+            turn.effects.push(Effect::WakeAt(deadline));
+        }
+    }
+
+    /// Takes an activation out of the queue: its timer, its place, its bytes. Its slot stays.
+    fn dequeue(&mut self, key: Key, turn: &mut Turn<'_>) -> Bytes {
+        self.queue.remove(&mut self.slots, key);
+        let Place::Queued { payload, armed } = &mut self.slots[key].place else { unreachable!("only queued ones") };
+        let (payload, armed) = (std::mem::take(payload), armed.take());
+        if let Some(armed) = armed {
+            turn.shared.timers.cancel(turn.action.number(), armed);
+        }
+        self.release(payload.len() as u64, turn);
+        payload
+    }
+
+    /// Takes an activation off its container, if that is where it is; else refuses what the container said of it.
+    fn take_in_flight(&mut self, on: ContainerKey, id: &ActivationId, turn: &mut Turn<'_>) -> Option<Slot> {
+        let here = |at: &Whereabouts| at.action == turn.action.number() && self.is_in_flight(at.slot, on);
+        if let Some(Whereabouts { slot, .. }) = turn.shared.ledger.free_if(id, here) {
+            self.detach(slot, on);
+            return self.slots.remove(slot);
+        }
+        let elsewhere = turn.shared.ledger.find(id).is_some();
+        let reason = if elsewhere { Reason::NotDispatchedHere } else { Reason::NotInFlight };
+        self.refuse(on, Rejection::new(reason, "id", 0), &id.0, turn);
+        None
+    }
+
+    fn is_in_flight(&self, key: Key, on: ContainerKey) -> bool {
+        matches!(self.slots.get(key), Some(Slot { place: Place::InFlight { container, .. }, .. }) if *container == on)
+    }
+
+    fn detach(&mut self, key: Key, from: ContainerKey) {
+        let container = self.containers.get_mut(from).expect("it has this in flight");
+        container.activations.remove(&mut self.slots, key);
+    }
+
+    /// Frees a slot and its id.
+    fn forget(&mut self, key: Key, turn: &Turn<'_>) -> Slot {
+        let slot = self.slots.remove(key).expect("the key was just looked up");
+        turn.shared.ledger.free(&slot.id);
+        slot
+    }
+
+    fn refuse(&self, key: ContainerKey, rejection: Rejection, id: &[u8], turn: &mut Turn<'_>) {
+        turn.tally.refused(rejection.reason);
+        if let Some(container) = self.containers.get(key) {
+            let refusal = Refusal::new(rejection, container.number, id);
+            turn.effects.push(Effect::Refuse(container.stream, refusal));
+        }
+    }
+}
+
+impl Turn<'_> {
+    fn accept(&mut self, push: &Push) {
+        if push.accepted {
+            return;
+        }
+        self.tally.count(Count::Accepted);
+        if push.reply == Reply::Accepted {
+            let outcome = Outcome::Accepted(Durability::Memory);
+            let answer = Answer { id: push.id, outcome, stages: Stages::default() };
+            self.effects.push(Effect::Answer(push.controller, answer));
+        }
+    }
+
+    fn reject(&mut self, controller: StreamId, id: ActivationId, rejection: Rejection) {
+        self.tally.rejected(rejection.reason);
+        self.effects.push(Effect::Answer(controller, Answer::rejected(id, rejection)));
+    }
+
+    fn expired(&mut self, controller: StreamId, id: ActivationId, reply: Reply, accepted_at: Timestamp) {
+        self.tally.count(Count::Expired);
+        let stages = Stages { queue_us: self.now.micros_since(accepted_at), ..Stages::default() };
+        self.answer(controller, reply, Answer { id, outcome: Outcome::Expired, stages });
+    }
+
+    fn answer(&mut self, controller: StreamId, reply: Reply, answer: Answer) {
+        if reply == Reply::Outcome {
+            self.effects.push(Effect::Answer(controller, answer));
+        }
+    }
+}
+
+/// A payload of its own: one that waits must not keep the frame it came in alive, or more is held than is counted.
+fn compact(payload: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(payload)
+}
+
+/// Whether sequence number `a` was given before `b`, across the wrap-around: they are never 2^31 apart.
+fn is_earlier(a: u32, b: u32) -> bool {
+    a != b && b.wrapping_sub(a) < 1 << 31
+}
+
+fn queue_full(field: &'static str, limit: u64) -> Rejection {
+    Rejection { retry_after_ms: RETRY_AFTER_MS, ..Rejection::new(Reason::QueueFull, field, limit) }
+}

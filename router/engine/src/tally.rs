@@ -1,0 +1,143 @@
+//! Counts of everything that happens, by closed name. A pass counts into its own [`Tally`] and adds it to the shared
+//! [`Totals`] when it ends, so that the hot path touches no shared counter per activation.
+
+use crate::outcome::Reason;
+use crate::sync::{AtomicU64, Ordering};
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// What is counted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Count { $($(#[$doc])* $name,)* }
+
+        impl Count {
+            /// Every count, in order of declaration: `ALL[count as usize] == count`.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The count in snake case, as metrics name it.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Activations taken. Each ends as exactly one of completed, action failed, platform failed, expired or lost; until
+    /// then it is queued or in flight.
+    Accepted = "accepted",
+    /// Matched at once: a container's credit was waiting.
+    Matched = "matched",
+    /// Queued: the action has no container.
+    NoContainer = "no_container",
+    /// Queued: no container of the action has a credit, or room in its stream.
+    NoCredit = "no_credit",
+    /// Queued behind a backlog.
+    BacklogFirst = "backlog_first",
+    /// Dispatches. Accepted activations and dispatches differ by those returned, queued and expired.
+    Dispatched = "dispatched",
+    /// Ended well.
+    Completed = "completed",
+    /// Failed by the action's own doing.
+    ActionFailed = "action_failed",
+    /// Failed by the container or its invoker.
+    PlatformFailed = "platform_failed",
+    /// Out of time before dispatch.
+    Expired = "expired",
+    /// In flight on a container that went away.
+    Lost = "lost",
+    /// Handed back unstarted.
+    Returned = "returned",
+    /// Pushed for an earlier revision, handed to the current one.
+    Redirected = "redirected",
+    /// Credits granted.
+    CreditsGranted = "credits_granted",
+    /// Credits revoked: the container left or retired.
+    CreditsRevoked = "credits_revoked",
+    /// Containers registered.
+    ContainersRegistered = "containers_registered",
+    /// Containers that left.
+    ContainersLeft = "containers_left",
+    /// Actions made known.
+    ActionsAdded = "actions_added",
+    /// Actions forgotten after their grace period.
+    ActionsRemoved = "actions_removed",
+    /// Times a container had credits and no room in its stream's outbox.
+    AwaitedRoom = "awaited_room",
+}
+
+/// Number of distinct counts: events, then rejections and refusals by reason.
+const COUNTS: usize = Count::ALL.len() + 2 * Reason::ALL.len();
+
+/// Counts of one pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally([u64; COUNTS]);
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self([0; COUNTS])
+    }
+}
+
+impl Tally {
+    /// Counts one event.
+    pub fn count(&mut self, count: Count) {
+        self.add(count, 1);
+    }
+
+    /// Counts several.
+    pub fn add(&mut self, count: Count, n: u64) {
+        self.0[count as usize] += n;
+    }
+
+    /// Counts an activation that was not taken.
+    pub fn rejected(&mut self, reason: Reason) {
+        self.0[Count::ALL.len() + reason as usize] += 1;
+    }
+
+    /// Counts another entry that was refused.
+    pub fn refused(&mut self, reason: Reason) {
+        self.0[Count::ALL.len() + Reason::ALL.len() + reason as usize] += 1;
+    }
+}
+
+/// Counts of the whole process.
+#[derive(Debug)]
+pub struct Totals([AtomicU64; COUNTS]);
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; COUNTS])
+    }
+}
+
+impl Totals {
+    /// Adds a pass's counts and clears them.
+    pub fn take(&self, tally: &mut Tally) {
+        for (total, count) in self.0.iter().zip(&mut tally.0).filter(|(_, count)| **count > 0) {
+            // Counters only: nothing is published by them.
+            total.fetch_add(std::mem::take(count), Ordering::Relaxed);
+        }
+    }
+
+    /// How often that happened.
+    pub fn of(&self, count: Count) -> u64 {
+        self.0[count as usize].load(Ordering::Relaxed)
+    }
+
+    /// Activations not taken for that reason.
+    pub fn rejected(&self, reason: Reason) -> u64 {
+        self.0[Count::ALL.len() + reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Other entries refused for that reason.
+    pub fn refused(&self, reason: Reason) -> u64 {
+        self.0[Count::ALL.len() + Reason::ALL.len() + reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Accepted activations that have ended, each counted once.
+    pub fn ended(&self) -> u64 {
+        use Count::{ActionFailed, Completed, Expired, Lost, PlatformFailed};
+        [Completed, ActionFailed, PlatformFailed, Expired, Lost].into_iter().map(|count| self.of(count)).sum()
+    }
+}
