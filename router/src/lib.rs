@@ -1,3 +1,4 @@
 //! (to be written)
 
+pub mod cli;
 pub mod config;
