@@ -415,6 +415,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_times_out_too() {
+        let (_client, mut connection) = door(1, 1, 1).pair().await;
+        let error = connection.write_all(&vec![0; 64 << 20]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_opened_connection_may_be_silent() {
         let (mut client, mut connection) = door(1, 1, 1).pair().await;
         client.write_all(PREFACE).await.unwrap();
