@@ -1,6 +1,59 @@
-//! (to be written)
+//! The activation router's shell: sockets, streams, time and configuration around the [`engine`], which decides.
+//!
+//! Start reading at [`app`] (what runs), then [`grpc`] (what comes in), [`driver`] and [`outbox`] (what goes out).
 
 pub mod admin;
+pub mod app;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod driver;
+pub mod grpc;
 pub mod listener;
+mod metrics;
+pub mod outbox;
+
+use config::Config;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Runs a router with a valid configuration until SIGTERM or SIGINT, then drains it. The whole of `activation-router serve`:
+/// says on standard output where it listens, logs to standard error. Exit code 1 if a port cannot be opened or activations
+/// were left at the end of the drain.
+pub fn serve(config: Config) -> ExitCode {
+    let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    // Fails only if a logger is there already; then that one is meant.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let served = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(serve_until_told(config)));
+    match served {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(left) => {
+            tracing::error!(left, "stopped with activations in hand");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("activation-router: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve_until_told(config: Config) -> std::io::Result<usize> {
+    let app = app::App::bind(config).await?;
+    println!("listening on {} (admin on {})", app.address()?, app.admin_address()?);
+    app.run(told_to_stop()?).await
+}
+
+fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}

@@ -1,3 +1,29 @@
-//! (to be written)
+//! `activation-router`: reads its configuration, opens its ports, serves, drains.
 
-fn main() {}
+use clap::Parser;
+use mimalloc::MiMalloc;
+use router::cli::{Cli, Command};
+use std::process::ExitCode;
+
+/// Measured against the system's allocator: see ARCHITECTURE.md.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let (Command::Serve(options) | Command::CheckConfig(options)) = &command;
+    let config = match options.load() {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(2);
+        }
+    };
+    match command {
+        Command::CheckConfig(_) => {
+            print!("{}", config.to_toml());
+            ExitCode::SUCCESS
+        }
+        Command::Serve(_) => router::serve(config),
+    }
+}

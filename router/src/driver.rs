@@ -1,0 +1,174 @@
+//! The one place that carries out the engine's effects: each goes into the outbox of its stream, or wakes the timer.
+
+use crate::outbox::{Awaiting, Entry, Outbox};
+use dashmap::DashMap;
+use engine::effect::{Effect, Perform};
+use engine::id::StreamId;
+use engine::time::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// All live streams, by id.
+#[derive(Debug, Default)]
+pub struct Streams {
+    outboxes: DashMap<StreamId, Arc<Outbox>>,
+    next: AtomicU64,
+    answers_dropped: AtomicU64,
+    sooner: Notify,
+}
+
+impl Streams {
+    /// Adds a stream.
+    pub fn open(&self, outbox_bytes_max: usize) -> (StreamId, Arc<Outbox>) {
+        let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
+        let outbox = Arc::new(Outbox::new(outbox_bytes_max));
+        self.outboxes.insert(id, outbox.clone());
+        (id, outbox)
+    }
+
+    /// Ends a stream. What is sent to it from now on is dropped.
+    pub fn close(&self, id: StreamId) {
+        if let Some((_, outbox)) = self.outboxes.remove(&id) {
+            outbox.close();
+        }
+    }
+
+    /// Live streams and calls.
+    pub fn live(&self) -> usize {
+        self.outboxes.len()
+    }
+
+    /// Answers that came when their controller's stream was over.
+    pub fn answers_dropped(&self) -> u64 {
+        self.answers_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Puts an entry into every outbox.
+    pub fn announce(&self, now: Timestamp, entry: impl Fn() -> Entry) {
+        self.outboxes.iter().for_each(|outbox| {
+            outbox.fill(now, std::iter::once(entry()), |_| ());
+        });
+    }
+
+    /// Ends the streams whose peers have not read for that long. Returns how many.
+    pub fn close_stalled(&self, now: Timestamp, write_stall: Duration) -> usize {
+        let stalled = self.outboxes.iter().filter(|outbox| outbox.waits_for(now) > write_stall);
+        stalled.map(|outbox| outbox.close()).count()
+    }
+
+    /// Resolves when something is due sooner than the timer task thinks. For that task only. Cancel safe.
+    pub async fn sooner(&self) {
+        self.sooner.notified().await;
+    }
+
+    /// Counts what came for a stream that was over.
+    fn count_late(&self, entry: &Entry) {
+        if matches!(entry, Entry::Answer(_)) {
+            self.answers_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn find(&self, id: StreamId) -> Option<Arc<Outbox>> {
+        self.outboxes.get(&id).map(|outbox| outbox.clone())
+    }
+}
+
+/// Performs effects for one stream's reader, or for the timer.
+#[derive(Debug)]
+pub struct Driver {
+    streams: Arc<Streams>,
+    /// Outboxes found before, by the low bits of their stream's id. Those of ended streams are closed, so they do no harm.
+    found: Box<[Option<(StreamId, Arc<Outbox>)>; FOUND]>,
+    /// The time of the pass, for stall detection.
+    pub(crate) now: Timestamp,
+}
+
+/// Outboxes remembered by a driver. A power of two; about as many streams as one action usually spreads over.
+const FOUND: usize = 64;
+
+impl Driver {
+    /// Performs effects on these streams.
+    pub fn new(streams: Arc<Streams>) -> Self {
+        Self { streams, found: Box::new([const { None }; FOUND]), now: Timestamp::ZERO }
+    }
+
+    fn outbox(&mut self, id: StreamId) -> Option<Arc<Outbox>> {
+        let place = &mut self.found[usize::try_from(id.0 % FOUND as u64).expect("below 64")];
+        if let Some((of, outbox)) = place
+            && *of == id
+        {
+            return Some(outbox.clone());
+        }
+        let outbox = self.streams.find(id)?;
+        *place = Some((id, outbox.clone()));
+        Some(outbox)
+    }
+
+    fn fill(&mut self, stream: StreamId, entries: impl Iterator<Item = Entry>) {
+        let streams = self.streams.clone();
+        let late = |entry: &Entry| streams.count_late(entry);
+        match self.outbox(stream) {
+            Some(outbox) => outbox.fill(self.now, entries, late),
+            None => entries.for_each(|entry| late(&entry)),
+        }
+    }
+
+    fn await_room(&mut self, stream: StreamId, awaiting: Awaiting) {
+        // Without a stream there is nothing to wait for: its containers are being taken off their actions.
+        if let Some(outbox) = self.outbox(stream) {
+            outbox.await_room(awaiting);
+        }
+    }
+}
+
+impl Perform for Driver {
+    fn perform(&mut self, effects: &mut Vec<Effect>) {
+        let mut effects = effects.drain(..).peekable();
+        while let Some(effect) = effects.next() {
+            let (stream, entry) = match sort(effect) {
+                Sorted::Write(stream, entry) => (stream, entry),
+                Sorted::AwaitRoom(stream, awaiting) => {
+                    self.await_room(stream, awaiting);
+                    continue;
+                }
+                Sorted::Wake => {
+                    self.streams.sooner.notify_one();
+                    continue;
+                }
+            };
+            // Its neighbours for the same stream go in with it: one lock, one wake-up.
+            let alike = std::iter::from_fn(|| match sort(effects.next_if(|next| writes_to(next, stream))?) {
+                Sorted::Write(_, entry) => Some(entry),
+                Sorted::AwaitRoom(..) | Sorted::Wake => None,
+            });
+            self.fill(stream, std::iter::once(entry).chain(alike));
+        }
+    }
+}
+
+/// An effect by what has to be done for it.
+enum Sorted {
+    Write(StreamId, Entry),
+    AwaitRoom(StreamId, Awaiting),
+    Wake,
+}
+
+fn sort(effect: Effect) -> Sorted {
+    match effect {
+        Effect::Dispatch(stream, dispatch) => Sorted::Write(stream, Entry::Dispatch(dispatch)),
+        Effect::Answer(stream, answer) => Sorted::Write(stream, Entry::Answer(answer)),
+        Effect::Refuse(stream, refusal) => Sorted::Write(stream, Entry::Refuse(refusal)),
+        Effect::Drain(stream, container) => Sorted::Write(stream, Entry::Drain(container)),
+        Effect::AwaitRoom(stream, action, container) => Sorted::AwaitRoom(stream, (action, container)),
+        Effect::WakeAt(_) => Sorted::Wake,
+    }
+}
+
+fn writes_to(effect: &Effect, stream: StreamId) -> bool {
+    match effect {
+        Effect::Dispatch(to, _) | Effect::Answer(to, _) | Effect::Refuse(to, _) | Effect::Drain(to, _) => *to == stream,
+        Effect::AwaitRoom(..) | Effect::WakeAt(_) => false,
+    }
+}

@@ -1,0 +1,94 @@
+//! The writing half of a stream: turns what waits in an outbox into frames. Never waits to fill one.
+
+use super::Service;
+use crate::driver::Driver;
+use crate::outbox::{Awaiting, Entry, Outbox, Taken};
+use engine::hub::Pass;
+use engine::id::StreamId;
+use engine::input::Input;
+use futures_util::Stream;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tonic::Status;
+
+/// A message that entries are put into.
+pub trait Frame: Default + Unpin {
+    /// Adds an entry, which is of a kind that goes to this peer.
+    fn put(&mut self, entry: Entry);
+}
+
+/// The frames of one stream. When it is dropped, the stream is over.
+#[derive(Debug)]
+pub struct Frames<F> {
+    service: Arc<Service>,
+    id: StreamId,
+    outbox: Arc<Outbox>,
+    /// Sent before all else.
+    welcome: Option<F>,
+    /// Taken from the outbox and not yet written.
+    hands: VecDeque<Entry>,
+    /// For handing in containers that waited for room; few streams ever need it.
+    pass: Option<Box<Pass<Driver>>>,
+}
+
+/// Most entries of a frame that the router writes.
+const ENTRIES_MAX: usize = 1024;
+/// A frame that holds this many bytes gets no further entry.
+const BYTES_ENOUGH: usize = 64 * 1024;
+
+impl<F: Frame> Frames<F> {
+    pub(super) fn new(service: Arc<Service>, id: StreamId, outbox: Arc<Outbox>, welcome: F) -> Self {
+        Self { service, id, outbox, welcome: Some(welcome), hands: VecDeque::new(), pass: None }
+    }
+
+    fn next_frame(&mut self) -> F {
+        let mut frame = F::default();
+        let mut bytes = 0;
+        for _ in 0..ENTRIES_MAX {
+            if bytes >= BYTES_ENOUGH {
+                break;
+            }
+            let Some(entry) = self.hands.pop_front() else { break };
+            bytes += entry.bytes();
+            frame.put(entry);
+        }
+        frame
+    }
+
+    fn resume(&mut self, awaiting: Vec<Awaiting>) {
+        let service = &self.service;
+        let pass = self.pass.get_or_insert_with(|| Box::new(service.pass()));
+        service.begin(pass);
+        for (action, container) in awaiting {
+            service.hub.enter(&action, &mut vec![Input::Resume(container)], pass);
+        }
+        service.hub.settle(pass);
+    }
+}
+
+impl<F: Frame> Stream for Frames<F> {
+    type Item = Result<F, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if let Some(welcome) = this.welcome.take() {
+            return Poll::Ready(Some(Ok(welcome)));
+        }
+        while this.hands.is_empty() {
+            match ready!(this.outbox.poll_take(cx, &mut this.hands)) {
+                Taken::Closed => return Poll::Ready(None),
+                Taken::Entries(awaiting) if awaiting.is_empty() => {}
+                Taken::Entries(awaiting) => this.resume(awaiting),
+            }
+        }
+        Poll::Ready(Some(Ok(this.next_frame())))
+    }
+}
+
+impl<F> Drop for Frames<F> {
+    fn drop(&mut self) {
+        self.service.streams.close(self.id);
+    }
+}

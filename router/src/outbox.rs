@@ -1,0 +1,204 @@
+//! What waits to be written to one stream. Filled by whoever performs effects, emptied by the stream's own writer.
+//!
+//! The writer takes what is there and never waits for more, so a frame has one entry at low load and hundreds at high load.
+//! An outbox never makes the one who fills it wait: dispatches are bounded by credits and by [`Room`]; a reader that lets
+//! answers pile up past twice the bound is cut off.
+
+use engine::container::{ContainerKey, Room};
+use engine::effect::Dispatch;
+use engine::hub::Action;
+use engine::outcome::{Answer, Outcome, Refusal};
+use engine::time::Timestamp;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// One thing to be written.
+#[derive(Debug)]
+pub enum Entry {
+    /// To a controller.
+    Answer(Answer),
+    /// To an invoker.
+    Dispatch(Dispatch),
+    /// To an invoker: the container of that number may go.
+    Drain(u32),
+    /// To either.
+    Refuse(Refusal),
+    /// To a controller: the router is draining.
+    Draining,
+}
+
+impl Entry {
+    /// Bytes it holds, about.
+    pub fn bytes(&self) -> usize {
+        let payload = match self {
+            Self::Dispatch(dispatch) => dispatch.payload.len(),
+            Self::Answer(Answer { outcome, .. }) => match outcome {
+                Outcome::Completed(bytes) | Outcome::ActionFailed(bytes) | Outcome::PlatformFailed(bytes) => {
+                    bytes.len()
+                }
+                Outcome::Expired | Outcome::Rejected(_) | Outcome::Lost | Outcome::Accepted(_) => 0,
+            },
+            Self::Refuse(refusal) => refusal.id.len(),
+            Self::Drain(_) | Self::Draining => 0,
+        };
+        payload + size_of::<Self>()
+    }
+}
+
+/// A container that waits for room, within its action.
+pub type Awaiting = (Arc<Action>, ContainerKey);
+
+/// The queue between the engine and one stream's writer.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Held for a few instructions by one who fills or the one who empties.
+    waiting: Mutex<Waiting>,
+    /// The engine asks this before it dispatches.
+    room: Arc<Room>,
+    bytes_max: usize,
+    /// Told when the outbox closes, for the stream's reader.
+    closed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// When the oldest entry came.
+    since: Timestamp,
+    /// The writer, while it has nothing to write.
+    writer: Option<Waker>,
+    awaiting: Vec<Awaiting>,
+    /// Activations pushed on the stream less answers. Below zero for a moment when an answer is quicker than its reader.
+    owed: i64,
+    /// The peer will send nothing more; close once nothing is owed.
+    finishing: bool,
+    closed: bool,
+}
+
+/// What the writer finds.
+#[derive(Debug)]
+pub enum Taken {
+    /// Entries are in the writer's hands; these containers waited for the room that is free now.
+    Entries(Vec<Awaiting>),
+    /// The stream is over.
+    Closed,
+}
+
+/// A queue that grew past this many entries is let go when it is empty, so that a flood's memory comes back.
+const CAPACITY_KEPT: usize = 4096;
+
+impl Outbox {
+    /// Empty. Past `bytes_max` bytes nothing more is dispatched to it; past twice that it closes.
+    pub fn new(bytes_max: usize) -> Self {
+        let room = Arc::default();
+        Self { waiting: Mutex::default(), room, bytes_max, closed: Notify::new() }
+    }
+
+    /// What the engine asks before it dispatches.
+    pub fn room(&self) -> Arc<Room> {
+        self.room.clone()
+    }
+
+    /// Puts entries in, in order; `late` is shown each if the stream is over.
+    pub fn fill(&self, now: Timestamp, entries: impl Iterator<Item = Entry>, late: impl Fn(&Entry)) {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return entries.for_each(|entry| late(&entry));
+        }
+        if waiting.entries.is_empty() {
+            waiting.since = now;
+        }
+        for entry in entries {
+            waiting.bytes += entry.bytes();
+            waiting.owed -= i64::from(matches!(entry, Entry::Answer(_)));
+            waiting.entries.push_back(entry);
+        }
+        if waiting.bytes > self.bytes_max {
+            self.room.set_full(true);
+        }
+        let overfull = waiting.bytes > 2 * self.bytes_max;
+        let writer = waiting.writer.take();
+        drop(waiting);
+        if overfull {
+            self.close();
+        }
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    /// Notes a container that waits for room. The writer hands it back when there is some, which may be at once.
+    pub fn await_room(&self, awaiting: Awaiting) {
+        let mut waiting = self.waiting.lock();
+        waiting.awaiting.push(awaiting);
+        let writer = waiting.writer.take();
+        drop(waiting);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    /// For the writer: swaps what waits for the empty `hands`, or waits for something.
+    pub fn poll_take(&self, cx: &mut Context<'_>, hands: &mut VecDeque<Entry>) -> Poll<Taken> {
+        debug_assert!(hands.is_empty(), "the writer writes all before it takes more");
+        let mut waiting = self.waiting.lock();
+        if waiting.closed || (waiting.finishing && waiting.owed == 0 && waiting.entries.is_empty()) {
+            return Poll::Ready(Taken::Closed);
+        }
+        if waiting.entries.is_empty() && waiting.awaiting.is_empty() {
+            waiting.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if hands.capacity() > CAPACITY_KEPT {
+            *hands = VecDeque::new();
+        }
+        std::mem::swap(hands, &mut waiting.entries);
+        waiting.bytes = 0;
+        self.room.set_full(false);
+        Poll::Ready(Taken::Entries(std::mem::take(&mut waiting.awaiting)))
+    }
+
+    /// Notes activations that are answered here.
+    pub fn owe(&self, answers: i64) {
+        self.waiting.lock().owed += answers;
+    }
+
+    /// The peer will send nothing more: the stream closes once nothing is owed.
+    pub fn finish(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.finishing = true;
+        let writer = waiting.writer.take();
+        drop(waiting);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    /// Ends the stream: what waits is dropped, so is what comes later.
+    pub fn close(&self) {
+        let mut waiting = self.waiting.lock();
+        let left = std::mem::take(&mut *waiting);
+        waiting.closed = true;
+        drop(waiting);
+        self.closed.notify_one();
+        if let Some(writer) = &left.writer {
+            writer.wake_by_ref();
+        }
+    }
+
+    /// Resolves when the outbox closes. For one task only. Cancel safe.
+    pub async fn closed(&self) {
+        self.closed.notified().await;
+    }
+
+    /// How long the oldest entry has waited for the writer; zero if there is none.
+    pub fn waits_for(&self, now: Timestamp) -> Duration {
+        let waiting = self.waiting.lock();
+        if waiting.entries.is_empty() { Duration::ZERO } else { waiting.since.until(now) }
+    }
+}
