@@ -1,14 +1,12 @@
 //! Puts the parts together and runs them: listener, workers, timers, admin port. The only place that constructs them.
-//!
-//! Each worker is a thread with its own single-threaded runtime; a connection stays on the worker it was dealt to. Between
-//! workers there is only the engine. Measured against one work-stealing pool: see ARCHITECTURE.md.
 
 use crate::admin::{self, Admin, Readiness};
 use crate::clock::Clock;
-use crate::config::{self, Config};
-use crate::grpc::{Routes, Service};
-use crate::listener::{self, Accepted, Counts};
+use crate::config::Config;
+use crate::grpc::{self, Service};
+use crate::listener::{self, Counts};
 use crate::metrics::Metrics;
+use crate::worker;
 use engine::hub::Hub;
 use engine::limits::Limits;
 use proto::v1::router_server::RouterServer;
@@ -18,10 +16,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
-use tokio::sync::{Semaphore, mpsc, watch};
-use tonic::transport::Server;
-use tonic_health::server::HealthReporter;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 /// A router that listens and is not yet running.
 #[derive(Debug)]
@@ -32,8 +30,6 @@ pub struct App {
     service: Arc<Service>,
 }
 
-/// Connections that may wait for a worker to take them up.
-const DEALT_MAX: usize = 64;
 /// How often memory, stalled streams and the drain are looked after.
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
 /// Timers of each wheel that are worked on before other tasks get their turn.
@@ -80,30 +76,44 @@ impl App {
         let Self { config, listener, admin, service } = self;
         let (ready, readiness) = watch::channel(Readiness::Ready);
         let (reporter, health) = tonic_health::server::health_reporter();
-        reporter.set_serving::<RouterServer<Routes>>().await;
+        reporter.set_serving::<DataPlane>().await;
         let counts = Arc::new(Counts::default());
         let metrics = Metrics { service: service.clone(), connections: counts.clone() };
-        let admin_state = Admin { readiness, metrics: Arc::new(move || metrics.text()) };
+        let operators = Admin { readiness, metrics: Arc::new(move || metrics.text()) };
 
-        let workers = (0..config.workers_chosen())
-            .map(|number| start_worker(number, &config, &service, health.clone()))
-            .collect::<std::io::Result<Vec<_>>>()?;
+        let mut routes = Routes::new(health);
+        routes = routes.add_service(worker::with_limits(grpc::Routes(service.clone()), &config.limits));
+        if config.reflection {
+            routes = routes.add_service(reflection());
+        }
+        let workers = worker::start_all(&config, &routes)?;
         let permits = Arc::new(Semaphore::new(config.limits.connections_max));
-        let accepting = tokio::spawn(listener::accept_loop(listener, workers, permits, counts));
-        let serving_admin = tokio::spawn(admin::serve(admin, admin_state, std::future::pending()));
-        let timing = tokio::spawn(keep_time(service.clone()));
-        let caring = tokio::spawn(take_care(service.clone(), Duration::from_millis(config.http2.write_stall_ms)));
+        let write_stall = Duration::from_millis(config.http2.write_stall_ms);
+        let tasks = [
+            tokio::spawn(listener::accept_loop(listener, workers, permits, counts)),
+            tokio::spawn(async { admin::serve(admin, operators, std::future::pending()).await.unwrap_or(()) }),
+            tokio::spawn(keep_time(service.clone())),
+            tokio::spawn(take_care(service.clone(), write_stall)),
+        ];
 
         stop.await;
         ready.send_replace(Readiness::NotReady("draining".to_owned()));
-        reporter.set_not_serving::<RouterServer<Routes>>().await;
-        let left = drain(&service, &reporter, Duration::from_millis(config.drain_timeout_ms)).await;
-        for task in [accepting, timing, caring] {
-            task.abort();
-        }
-        serving_admin.abort();
+        reporter.set_not_serving::<DataPlane>().await;
+        let left = drain(&service, Duration::from_millis(config.drain_timeout_ms)).await;
+        tasks.iter().for_each(JoinHandle::abort);
         Ok(left)
     }
+}
+
+/// What health checks ask about.
+type DataPlane = RouterServer<grpc::Routes>;
+
+/// Lets clients ask what is served here.
+fn reflection() -> ServerReflectionServer<impl ServerReflection> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were written by the build")
 }
 
 fn engine_limits(config: &Config) -> Limits {
@@ -119,68 +129,6 @@ fn engine_limits(config: &Config) -> Limits {
         container_concurrency_max: limits.container_concurrency_max,
         idle_grace: Duration::from_millis(config.idle_grace_ms),
     }
-}
-
-/// Starts a thread that serves the connections sent to it.
-fn start_worker<H>(
-    number: usize,
-    config: &Config,
-    service: &Arc<Service>,
-    health: H,
-) -> std::io::Result<mpsc::Sender<Accepted>>
-where
-    H: tonic::codegen::Service<
-            tonic::codegen::http::Request<tonic::body::Body>,
-            Error = std::convert::Infallible,
-            Response = tonic::codegen::http::Response<tonic::body::Body>,
-            Future: Send,
-        > + tonic::server::NamedService
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
-    let (dealt, receiver) = mpsc::channel(DEALT_MAX);
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let frame_bytes_max = config.limits.frame_bytes_max as usize;
-    let router = RouterServer::new(Routes(service.clone()))
-        .max_decoding_message_size(frame_bytes_max)
-        .max_encoding_message_size(frame_bytes_max + FRAME_SLACK);
-    let reflection = config.reflection.then(reflection);
-    let serving = server(&config.http2)
-        .add_service(router)
-        .add_service(health)
-        .add_optional_service(reflection)
-        .serve_with_incoming(listener::incoming(receiver));
-    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        if let Err(error) = runtime.block_on(serving) {
-            tracing::error!(%error, number, "a worker ended");
-        }
-    })?;
-    Ok(dealt)
-}
-
-/// A frame the router writes may pass the limit by its last entry; what it holds besides payloads is far below this.
-const FRAME_SLACK: usize = 4 << 20;
-
-fn server(http2: &config::Http2) -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_millis(http2.keepalive_interval_ms)))
-        .http2_keepalive_timeout(Some(Duration::from_millis(http2.keepalive_timeout_ms)))
-        .max_concurrent_streams(http2.max_concurrent_streams)
-        .initial_stream_window_size(http2.stream_window_bytes)
-        .initial_connection_window_size(http2.connection_window_bytes)
-        .http2_max_pending_accept_reset_streams(Some(http2.pending_accept_resets_max))
-        .http2_max_local_error_reset_streams(Some(http2.local_error_resets_max))
-        .http2_max_header_list_size(http2.header_list_bytes_max)
-}
-
-fn reflection()
--> tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("the descriptors were written by the build")
 }
 
 /// Works on timers when they are due. Never returns.
@@ -223,7 +171,7 @@ async fn take_care(service: Arc<Service>, write_stall: Duration) {
 }
 
 /// Takes nothing new and waits until nothing is held, or for `at_most`. Returns what is left.
-async fn drain(service: &Service, _reporter: &HealthReporter, at_most: Duration) -> usize {
+async fn drain(service: &Service, at_most: Duration) -> usize {
     service.drain();
     let finished = async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));

@@ -80,10 +80,13 @@ impl Streams {
 pub struct Driver {
     streams: Arc<Streams>,
     /// Outboxes found before, by the low bits of their stream's id. Those of ended streams are closed, so they do no harm.
-    found: Box<[Option<(StreamId, Arc<Outbox>)>; FOUND]>,
+    found: Box<[Found; FOUND]>,
     /// The time of the pass, for stall detection.
     pub(crate) now: Timestamp,
 }
+
+/// An outbox found before.
+type Found = Option<(StreamId, Arc<Outbox>)>;
 
 /// Outboxes remembered by a driver. A power of two; about as many streams as one action usually spreads over.
 const FOUND: usize = 64;

@@ -12,6 +12,7 @@ pub mod grpc;
 pub mod listener;
 mod metrics;
 pub mod outbox;
+pub mod worker;
 
 use config::Config;
 use std::process::ExitCode;

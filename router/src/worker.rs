@@ -1,0 +1,57 @@
+//! Workers: threads with a single-threaded runtime each. A connection stays on the worker it was dealt to, so nothing of its
+//! way from socket to engine and back crosses threads.
+
+use crate::config::{Config, Http2, Limits};
+use crate::listener::{self, Accepted};
+use proto::v1::router_server::{Router, RouterServer};
+use std::time::Duration;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+/// Connections that may wait for a worker to take them up.
+const DEALT_MAX: usize = 64;
+/// A frame the router writes may pass the limit by what it holds besides payloads, which is below this.
+const FRAME_SLACK: usize = 1 << 20;
+
+/// Starts as many workers as the configuration says; they serve `routes` on the connections sent to them, and end when the
+/// senders are dropped.
+///
+/// # Errors
+/// If a thread or its runtime cannot be started.
+pub fn start_all(config: &Config, routes: &Routes) -> std::io::Result<Vec<mpsc::Sender<Accepted>>> {
+    (0..config.workers_chosen()).map(|number| start(number, &config.http2, routes.clone())).collect()
+}
+
+/// A service of the data plane, with the limits of frames set.
+pub fn with_limits<T: Router>(service: T, limits: &Limits) -> RouterServer<T> {
+    let frame_bytes_max = limits.frame_bytes_max as usize;
+    RouterServer::new(service)
+        .max_decoding_message_size(frame_bytes_max)
+        .max_encoding_message_size(frame_bytes_max + FRAME_SLACK)
+}
+
+fn start(number: usize, http2: &Http2, routes: Routes) -> std::io::Result<mpsc::Sender<Accepted>> {
+    let (dealt, receiver) = mpsc::channel(DEALT_MAX);
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let serving = server(http2).add_routes(routes).serve_with_incoming(listener::incoming(receiver));
+    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        if let Err(error) = runtime.block_on(serving) {
+            tracing::error!(%error, number, "a worker ended");
+        }
+    })?;
+    Ok(dealt)
+}
+
+fn server(http2: &Http2) -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_millis(http2.keepalive_interval_ms)))
+        .http2_keepalive_timeout(Some(Duration::from_millis(http2.keepalive_timeout_ms)))
+        .max_concurrent_streams(http2.max_concurrent_streams)
+        .initial_stream_window_size(http2.stream_window_bytes)
+        .initial_connection_window_size(http2.connection_window_bytes)
+        .http2_max_pending_accept_reset_streams(Some(http2.pending_accept_resets_max))
+        .http2_max_local_error_reset_streams(Some(http2.local_error_resets_max))
+        .http2_max_header_list_size(http2.header_list_bytes_max)
+}
