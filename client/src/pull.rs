@@ -1,0 +1,216 @@
+//! An invoker node's stream: containers, credits and completions up, work down.
+//!
+//! The low level, for those who keep track of their containers themselves: it may not run anything, count credits, or connect
+//! again.
+
+use crate::inlet::{FRAME_READ_BYTES_MAX, Greeting, Inlet, OpenError, StreamError};
+use crate::outlet::{AppendError, Entry, Frame, Outlet, OutletLimits};
+use bytes::Bytes;
+use futures_util::Stream;
+use proto::v1;
+use proto::v1::router_client::RouterClient;
+use std::sync::Arc;
+use tonic::transport::Channel;
+
+/// Opens Pull streams.
+#[derive(Debug)]
+pub struct PullStream;
+
+impl PullStream {
+    /// Opens a stream under `invoker_id` (1 to 128 bytes, for logs) and waits for the router's `Welcome`, at most 10 s.
+    ///
+    /// # Cancel safety
+    /// Dropping it half-way resets the stream.
+    pub async fn open(channel: Channel, invoker_id: &str) -> Result<(PullSender, PullReceiver), OpenError> {
+        let (mut outlet, body) = Outlet::new(OutletLimits::default());
+        let hello = v1::InvokerHello { invoker_id: Bytes::copy_from_slice(invoker_id.as_bytes()) };
+        outlet.append([hello]).expect("an empty outlet takes one entry");
+        let inlet = Inlet::open(call(channel, body)).await?;
+        outlet.limit(inlet.welcome().payload_bytes_max, inlet.welcome().frame_entries_max);
+        Ok((PullSender { outlet: Arc::new(outlet) }, PullReceiver { inlet }))
+    }
+}
+
+async fn call(
+    channel: Channel,
+    body: impl Stream<Item = v1::PullRequest> + Send + 'static,
+) -> Result<tonic::Response<tonic::Streaming<v1::PullResponse>>, tonic::Status> {
+    RouterClient::new(channel).max_decoding_message_size(FRAME_READ_BYTES_MAX).pull(body).await
+}
+
+/// The sending half, for any thread; clones send on the same stream, and it ends with the last of them.
+///
+/// Nothing here waits: entries are queued, at most 131,072 of them and 64 MiB of payload, and sent as fast as the router
+/// reads. What is sent by one thread about one container is handled in that order.
+#[derive(Debug, Clone)]
+pub struct PullSender {
+    outlet: Arc<Outlet<v1::PullRequest>>,
+}
+
+impl PullSender {
+    /// Registers a container.
+    pub fn register(&self, register: v1::Register) -> Result<(), AppendError<v1::Register>> {
+        self.outlet.append([register])
+    }
+
+    /// Grants the router the right to send `container` that many more.
+    pub fn credit(&self, container: u32, credits: u32) -> Result<(), AppendError<v1::Credit>> {
+        self.outlet.append([v1::Credit { container, credits }])
+    }
+
+    /// Says how one activation ended.
+    pub fn complete(&self, completion: v1::Completion) -> Result<(), AppendError<v1::Completion>> {
+        self.outlet.append([completion])
+    }
+
+    /// Says how many ended, for the price of one lock and one wake-up. At the first that is refused it stops: those before it
+    /// are sent, that one is in the error, those behind it are still in the iterator (pass `&mut iterator` to keep them). The
+    /// iterator runs under a lock: it may not block, nor use this sender.
+    pub fn complete_all(
+        &self,
+        completions: impl IntoIterator<Item = v1::Completion>,
+    ) -> Result<(), AppendError<v1::Completion>> {
+        self.outlet.append(completions)
+    }
+
+    /// Hands an activation back that was not started, with the payload it came with.
+    pub fn give_back(&self, unstarted: v1::Return) -> Result<(), AppendError<v1::Return>> {
+        self.outlet.append([unstarted])
+    }
+
+    /// `gone` false: `container` takes no more and finishes what it has. true: it is gone, what it has in flight is lost, and
+    /// its number is free.
+    pub fn leave(&self, container: u32, gone: bool) -> Result<(), AppendError<v1::Leave>> {
+        self.outlet.append([v1::Leave { container, gone }])
+    }
+
+    /// Sends no more: the router sees the end of the stream after what was sent before.
+    pub fn finish(&self) {
+        self.outlet.close();
+    }
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct PullReceiver {
+    inlet: Inlet<v1::PullResponse>,
+}
+
+impl PullReceiver {
+    /// What the router said of itself and its limits.
+    pub fn welcome(&self) -> &v1::Welcome {
+        self.inlet.welcome()
+    }
+
+    /// The next frame of work; `None` once the router has ended the stream in order. Read on without pause: what is not read
+    /// holds up the whole connection, and the credits bound how much comes.
+    ///
+    /// # Cancel safety
+    /// May be dropped half-way: no frame is lost.
+    pub async fn next(&mut self) -> Result<Option<v1::PullResponse>, StreamError> {
+        self.inlet.next().await
+    }
+}
+
+/// What an invoker sends. The rare ones are boxed to keep the frequent ones small.
+#[derive(Debug)]
+pub(crate) enum PullEntry {
+    Hello(Box<v1::InvokerHello>),
+    Register(Box<v1::Register>),
+    Credit(v1::Credit),
+    Completion(v1::Completion),
+    Return(v1::Return),
+    Leave(v1::Leave),
+}
+
+impl Frame for v1::PullRequest {
+    type Entry = PullEntry;
+
+    /// The router handles a frame list by list: no entry may share one with an earlier entry about the same container from a
+    /// later list. (A credit that overtakes the completion that made room for it would be refused.)
+    fn put(&mut self, entry: PullEntry) -> Result<(), PullEntry> {
+        if self.would_overtake(&entry) {
+            return Err(entry);
+        }
+        match entry {
+            PullEntry::Hello(hello) => self.hello = Some(*hello),
+            PullEntry::Register(register) => self.registers.push(*register),
+            PullEntry::Credit(credit) => self.credits.push(credit),
+            PullEntry::Completion(completion) => self.completions.push(completion),
+            PullEntry::Return(unstarted) => self.returns.push(unstarted),
+            PullEntry::Leave(leave) => self.leaves.push(leave),
+        }
+        Ok(())
+    }
+}
+
+trait Overtaking {
+    fn would_overtake(&self, entry: &PullEntry) -> bool;
+}
+
+impl Overtaking for v1::PullRequest {
+    fn would_overtake(&self, entry: &PullEntry) -> bool {
+        let left = |of: u32| self.leaves.iter().any(|sent| sent.container == of);
+        let returned = |of: u32| self.returns.iter().any(|sent| sent.container == of);
+        let completed = |of: u32| self.completions.iter().any(|sent| sent.container == of);
+        let credited = |of: u32| self.credits.iter().any(|sent| sent.container == of);
+        match entry {
+            PullEntry::Hello(_) | PullEntry::Leave(_) => false,
+            PullEntry::Return(sent) => left(sent.container),
+            PullEntry::Completion(sent) => left(sent.container) || returned(sent.container),
+            PullEntry::Credit(sent) => left(sent.container) || returned(sent.container) || completed(sent.container),
+            PullEntry::Register(sent) => {
+                let of = sent.container;
+                left(of) || returned(of) || completed(of) || credited(of)
+            }
+        }
+    }
+}
+
+impl Entry for PullEntry {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Hello(hello) => hello.bytes(),
+            Self::Register(register) => register.bytes(),
+            Self::Credit(credit) => credit.bytes(),
+            Self::Completion(completion) => completion.bytes(),
+            Self::Return(unstarted) => unstarted.bytes(),
+            Self::Leave(leave) => leave.bytes(),
+        }
+    }
+}
+
+/// One line per list of the frame: the message, its variant, what it weighs, how it is kept.
+macro_rules! entries {
+    ($($message:ty, $variant:ident, $bytes:expr, $keep:expr;)*) => {$(
+        impl Entry for $message {
+            fn bytes(&self) -> usize {
+                let bytes: fn(&Self) -> usize = $bytes;
+                bytes(self)
+            }
+        }
+
+        impl From<$message> for PullEntry {
+            fn from(message: $message) -> Self {
+                Self::$variant($keep(message))
+            }
+        }
+    )*};
+}
+
+entries! {
+    v1::InvokerHello, Hello, |hello| hello.invoker_id.len(), Box::new;
+    v1::Register, Register, |register| register.key.as_ref().map_or(0, |key| {
+        key.namespace.len() + key.action.len() + key.revision.len()
+    }), Box::new;
+    v1::Credit, Credit, |_| 0, std::convert::identity;
+    v1::Completion, Completion, |completion| completion.result.len(), std::convert::identity;
+    v1::Return, Return, |unstarted| unstarted.payload.len(), std::convert::identity;
+    v1::Leave, Leave, |_| 0, std::convert::identity;
+}
+
+impl Greeting for v1::PullResponse {
+    fn take_welcome(&mut self) -> Option<v1::Welcome> {
+        self.welcome.take()
+    }
+}

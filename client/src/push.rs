@@ -1,0 +1,185 @@
+//! A controller's stream: declared actions and activations up, one answer for each activation down.
+//!
+//! The low level, for those who keep track of their activations themselves: it may not hold a timer, remember an activation,
+//! or connect again.
+
+use crate::action::ActionKey;
+use crate::inlet::{FRAME_READ_BYTES_MAX, Greeting, Inlet, OpenError, StreamError};
+use crate::outlet::{AppendError, Entry, Frame, Outlet, OutletLimits};
+use bytes::Bytes;
+use futures_util::Stream;
+use proto::v1;
+use proto::v1::router_client::RouterClient;
+use std::sync::Arc;
+use tonic::transport::Channel;
+
+/// Opens Push streams.
+#[derive(Debug)]
+pub struct PushStream;
+
+impl PushStream {
+    /// Opens a stream under `controller_id` (1 to 128 bytes, unique among the router's live streams) and waits for the router's
+    /// `Welcome`, at most 10 s.
+    ///
+    /// # Cancel safety
+    /// Dropping it half-way resets the stream.
+    pub async fn open(channel: Channel, controller_id: &str) -> Result<(PushSender, PushReceiver), OpenError> {
+        let (mut outlet, body) = Outlet::new(OutletLimits::default());
+        let hello = v1::ControllerHello { controller_id: Bytes::copy_from_slice(controller_id.as_bytes()) };
+        outlet.append([hello]).expect("an empty outlet takes one entry");
+        let inlet = Inlet::open(call(channel, body)).await?;
+        outlet.limit(inlet.welcome().payload_bytes_max, inlet.welcome().frame_entries_max);
+        Ok((PushSender { outlet: Arc::new(outlet) }, PushReceiver { inlet }))
+    }
+}
+
+async fn call(
+    channel: Channel,
+    body: impl Stream<Item = v1::PushRequest> + Send + 'static,
+) -> Result<tonic::Response<tonic::Streaming<v1::PushResponse>>, tonic::Status> {
+    RouterClient::new(channel).max_decoding_message_size(FRAME_READ_BYTES_MAX).push(body).await
+}
+
+/// The sending half, for any thread; clones send on the same stream, and it ends with the last of them.
+///
+/// Nothing here waits: entries are queued, at most 131,072 of them and 64 MiB of payload, and sent as fast as the router
+/// reads. What is sent by one thread arrives in that order.
+#[derive(Debug, Clone)]
+pub struct PushSender {
+    outlet: Arc<Outlet<v1::PushRequest>>,
+}
+
+impl PushSender {
+    /// Gives `key` the number that activations sent from now on name it by; below 1,000,000. Those sent before keep the
+    /// action that the number had then.
+    pub fn declare(&self, number: u32, key: ActionKey) -> Result<(), AppendError<v1::DeclareAction>> {
+        self.outlet.append([v1::DeclareAction { number, key: Some(key.into()) }])
+    }
+
+    /// Sends one activation.
+    pub fn push(&self, activation: v1::Activation) -> Result<(), AppendError<v1::Activation>> {
+        self.outlet.append([activation])
+    }
+
+    /// Sends many, for the price of one lock and one wake-up. At the first that is refused it stops: those before it are sent,
+    /// that one is in the error, those behind it are still in the iterator (pass `&mut iterator` to keep them). The iterator
+    /// runs under a lock: it may not block, nor use this sender.
+    pub fn push_all(
+        &self,
+        activations: impl IntoIterator<Item = v1::Activation>,
+    ) -> Result<(), AppendError<v1::Activation>> {
+        self.outlet.append(activations)
+    }
+
+    /// Sends no more: the router sees the end of the stream after what was sent before. Answers still come.
+    pub fn finish(&self) {
+        self.outlet.close();
+    }
+
+    /// Ends the stream, and says which activations are still here, in no frame: they have certainly not left.
+    pub(crate) fn reclaim(&self) -> impl Iterator<Item = v1::Activation> {
+        self.outlet.reclaim().into_iter().filter_map(|entry| match entry {
+            PushEntry::Activation(activation) => Some(activation),
+            PushEntry::Hello(_) | PushEntry::Declare(_) => None,
+        })
+    }
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct PushReceiver {
+    inlet: Inlet<v1::PushResponse>,
+}
+
+impl PushReceiver {
+    /// What the router said of itself and its limits.
+    pub fn welcome(&self) -> &v1::Welcome {
+        self.inlet.welcome()
+    }
+
+    /// The next frame of answers; `None` once the router has ended the stream in order. Read on without pause: what is not
+    /// read holds up the whole connection.
+    ///
+    /// # Cancel safety
+    /// May be dropped half-way: no frame is lost.
+    pub async fn next(&mut self) -> Result<Option<v1::PushResponse>, StreamError> {
+        self.inlet.next().await
+    }
+}
+
+/// What a controller sends. The rare ones are boxed to keep the frequent one small.
+#[derive(Debug)]
+pub(crate) enum PushEntry {
+    Hello(Box<v1::ControllerHello>),
+    Declare(Box<v1::DeclareAction>),
+    Activation(v1::Activation),
+}
+
+impl Frame for v1::PushRequest {
+    type Entry = PushEntry;
+
+    /// The router handles declarations first: one may not share a frame with an earlier activation of its number.
+    fn put(&mut self, entry: PushEntry) -> Result<(), PushEntry> {
+        match entry {
+            PushEntry::Hello(hello) => self.hello = Some(*hello),
+            PushEntry::Declare(declare) if self.activations.iter().any(|sent| sent.action == declare.number) => {
+                return Err(PushEntry::Declare(declare));
+            }
+            PushEntry::Declare(declare) => self.declares.push(*declare),
+            PushEntry::Activation(activation) => self.activations.push(activation),
+        }
+        Ok(())
+    }
+}
+
+impl Entry for PushEntry {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Hello(hello) => hello.bytes(),
+            Self::Declare(declare) => declare.bytes(),
+            Self::Activation(activation) => activation.bytes(),
+        }
+    }
+}
+
+impl Entry for v1::ControllerHello {
+    fn bytes(&self) -> usize {
+        self.controller_id.len()
+    }
+}
+
+impl Entry for v1::DeclareAction {
+    fn bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, |key| key.namespace.len() + key.action.len() + key.revision.len())
+    }
+}
+
+impl Entry for v1::Activation {
+    fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+}
+
+impl From<v1::ControllerHello> for PushEntry {
+    fn from(hello: v1::ControllerHello) -> Self {
+        Self::Hello(Box::new(hello))
+    }
+}
+
+impl From<v1::DeclareAction> for PushEntry {
+    fn from(declare: v1::DeclareAction) -> Self {
+        Self::Declare(Box::new(declare))
+    }
+}
+
+impl From<v1::Activation> for PushEntry {
+    fn from(activation: v1::Activation) -> Self {
+        Self::Activation(activation)
+    }
+}
+
+impl Greeting for v1::PushResponse {
+    fn take_welcome(&mut self) -> Option<v1::Welcome> {
+        self.welcome.take()
+    }
+}
