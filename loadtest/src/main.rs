@@ -1,55 +1,161 @@
-//! (to be written)
+//! `loadtest`: the measuring instrument. `demo` shows the router at work, `run` measures closed and open loops, `replay` plays
+//! a trace. It never takes the router's word for what became of an activation: it keeps its own books.
 
+mod book;
+mod demo;
+mod fleet;
+mod part;
+mod plan;
+mod replay;
+mod result;
+mod run;
 mod trace;
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use anyhow::ensure;
+use clap::{Args, Parser, Subcommand};
+use fleet::{Place, Target};
+use mimalloc::MiMalloc;
+use plan::{Load, Plan};
+use std::path::PathBuf;
 
-use trace::{Placement, ServiceTimes, Shape, Trace};
+/// The router's own allocator, for every part and every target alike.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Shows what a trace holds: `loadtest [counts functions [minute_first minute_last]]`.
-fn main() -> anyhow::Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let trace = match &args[..] {
-        [counts, functions, minutes @ ..] => {
-            println!("{}", trace::ATTRIBUTION);
-            let trace = trace::read(Path::new(counts), Path::new(functions))?;
-            match minutes {
-                [first, last] => trace.minutes(first.parse()?..=last.parse()?),
-                _ => trace,
-            }
-        }
-        _ => trace::generate(Shape::default(), 1),
-    };
-    show(&trace);
-    Ok(())
+/// Measures the activation router and what it is compared with.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
 }
 
-fn show(trace: &Trace) {
-    println!("{} invocations of {} active functions", trace.invocations(), trace.active_functions());
-    for top in [1, 5, 10] {
-        println!("{} without the top {top}", trace.clone().without_top(top).invocations());
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a router, an invoker node and a controller, and show them at work. Needs nothing.
+    Demo,
+    /// A closed loop, or an open one with --rate, over one or several targets in turn.
+    Run(RunArgs),
+    /// The arrivals of a trace, against the router.
+    Replay(replay::ReplayArgs),
+    /// Play a part of a run; this program starts itself so.
+    #[command(hide = true)]
+    Part { role: String },
+}
+
+/// What all runs share.
+#[derive(Debug, Args)]
+struct Common {
+    /// Runs of each target, interleaved.
+    #[arg(long, default_value_t = 1)]
+    repeat: usize,
+    /// Threads that serve streams in the target; 0: half of the cores.
+    #[arg(long, default_value_t = 0)]
+    workers: usize,
+    /// Parts are threads of this process, not processes. The server's CPU is then that of its threads, memory that of all.
+    #[arg(long)]
+    in_process: bool,
+    /// Write the results there, as an array with one object per run.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+impl Common {
+    fn place(&self) -> Place {
+        if self.in_process { Place::Threads } else { Place::Processes }
     }
-    if let Some(function) = trace.functions.first() {
-        println!("first: {} of app {}, owner {}, {:?}", function.id, function.app, function.owner, function.trigger);
-    }
-    for placement in [Placement::Uniform, Placement::Clumped] {
-        for service_times in [ServiceTimes::Trace, ServiceTimes::None] {
-            let start = Instant::now();
-            let arrivals = trace::place(trace, placement, service_times, 1, 60.0);
-            let took = start.elapsed();
-            let mut times: Vec<Duration> = arrivals.iter().map(trace::Arrival::service_time).collect();
-            times.sort_unstable();
-            let last = arrivals.last().map(|arrival| (arrival.at(), arrival.function()));
-            let at = |permille: usize| times.get(times.len() * permille / 1_000).map(|time| *time * 60);
-            println!(
-                "{placement:?} {service_times:?}: {} in {took:?}, last {last:?}, p50 {:?} p90 {:?} p99 {:?} p99.9 {:?}",
-                arrivals.len(),
-                at(500),
-                at(900),
-                at(990),
-                at(999)
-            );
+
+    /// Runs every target in turn, prints and writes what came of it.
+    fn measure(&self, targets: &[Target], plan: &Plan) -> anyhow::Result<Vec<result::RunResult>> {
+        ensure!(self.repeat > 0, "--repeat must be at least 1");
+        let one = |target| run::run(target, plan, self.workers, self.place());
+        let results = run::interleave(targets, self.repeat, one)?;
+        if results.len() > 1 {
+            println!("{}", run::summary(&results));
         }
+        if let Some(path) = &self.json {
+            result::write(path, &results)?;
+        }
+        Ok(results)
+    }
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// What to measure, a comma list: interleaved, repeat by repeat.
+    #[arg(long, value_delimiter = ',', default_value = "router,pipe")]
+    target: Vec<Target>,
+    /// Activations in flight: a closed loop.
+    #[arg(long, default_value_t = 64, conflicts_with = "rate")]
+    in_flight: u32,
+    /// Activations per second: an open loop. Latency counts from the intended send time.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Push that many in all and stop; otherwise --seconds count.
+    #[arg(long)]
+    count: Option<u64>,
+    /// The measured window; a warm-up of a fifth of it, at most 2 s, comes before.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Bytes of each payload and each result, at least 16.
+    #[arg(long, default_value_t = 256)]
+    payload_bytes: usize,
+    /// Actions, taken in turn.
+    #[arg(long, default_value_t = 1)]
+    actions: u32,
+    /// Containers, at least one for each action.
+    #[arg(long, default_value_t = 64)]
+    containers: u32,
+    /// Activations that a container runs at once.
+    #[arg(long, default_value_t = 64)]
+    concurrency: u32,
+    /// Controller streams.
+    #[arg(long, default_value_t = 1)]
+    controllers: u32,
+    /// Invoker nodes.
+    #[arg(long, default_value_t = 1)]
+    invokers: u32,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl RunArgs {
+    fn plan(&self) -> anyhow::Result<Plan> {
+        ensure!(self.actions > 0, "--actions must be at least 1");
+        ensure!(self.containers >= self.actions, "--containers must be at least --actions ({})", self.actions);
+        ensure!(self.controllers > 0, "--controllers must be at least 1");
+        ensure!(self.invokers > 0, "--invokers must be at least 1");
+        ensure!((1..=4096).contains(&self.concurrency), "--concurrency must be 1 to 4096");
+        ensure!(self.in_flight > 0, "--in-flight must be at least 1");
+        ensure!(self.rate.is_none_or(|rate| rate > 0.0), "--rate must be above 0");
+        ensure!(self.seconds > 0.0 && self.seconds <= 3600.0, "--seconds must be above 0, at most 3600");
+        ensure!(self.payload_bytes >= part::Orders::BYTES, "--payload-bytes must be at least {}", part::Orders::BYTES);
+        let load = match self.rate {
+            Some(rate) => Load::Open { rate },
+            None => Load::Closed { in_flight: self.in_flight },
+        };
+        Ok(Plan {
+            load,
+            count: self.count,
+            seconds: self.seconds,
+            warm_up_seconds: (self.seconds / 5.0).min(2.0),
+            payload_bytes: self.payload_bytes,
+            actions: self.actions,
+            containers: self.containers,
+            concurrency: self.concurrency,
+            controllers: self.controllers,
+            invokers: self.invokers,
+            time_left_ms: 60_000,
+            check_starts: false,
+        })
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Demo => demo::demo(),
+        Command::Run(args) => args.common.measure(&args.target, &args.plan()?).map(drop),
+        Command::Replay(args) => replay::replay(&args),
+        Command::Part { role } => fleet::play_as_process(&role),
     }
 }

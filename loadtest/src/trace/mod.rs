@@ -25,6 +25,7 @@ pub(crate) use placement::{Arrival, Placement, ServiceTimes, place};
 pub(crate) use read::read;
 pub(crate) use service_time::ServiceTime;
 
+use crate::plan::Replay;
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -103,6 +104,26 @@ pub(crate) struct Count {
     pub(crate) function: u32,
     /// Invocations in that minute, at least 1.
     pub(crate) count: u32,
+}
+
+/// The trace a plan speaks of, cut to what is to be replayed.
+pub(crate) fn load(replay: &Replay) -> anyhow::Result<Trace> {
+    let trace = match &replay.files {
+        Some((counts, functions)) => read(counts, functions)?,
+        None => generate(Shape::default(), replay.seed),
+    };
+    let trace = match replay.minutes {
+        Some((first, last)) => trace.minutes(first..=last),
+        None => trace,
+    };
+    Ok(trace.without_top(replay.without_top))
+}
+
+/// The arrivals of the trace a plan speaks of.
+pub(crate) fn arrivals(replay: &Replay) -> anyhow::Result<Vec<Arrival>> {
+    let placement = if replay.clumped { Placement::Clumped } else { Placement::Uniform };
+    let service_times = if replay.service_times { ServiceTimes::Trace } else { ServiceTimes::None };
+    Ok(place(&load(replay)?, placement, service_times, replay.seed, replay.speed))
 }
 
 impl Trace {

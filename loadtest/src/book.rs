@@ -1,0 +1,220 @@
+//! The generator's own account of its activations: who is out, who came back, who came back twice. Kept by id, so that nobody
+//! else's counts have to be believed.
+
+use crate::result::{Latency, Stage, Stages};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use proto::v1;
+use std::time::Instant;
+
+/// Activations of one controller.
+///
+/// An id is the controller's number, the slot the activation takes here and the slot's generation: an answer is accounted for
+/// with one look.
+#[derive(Debug)]
+pub(crate) struct Book {
+    controller: u32,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    pub(crate) counts: Counts,
+    /// Answers before this are not recorded.
+    window: Option<(Instant, Instant)>,
+    record: Record,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    generation: u32,
+    out: bool,
+    /// Intended for an open loop, actual for a closed one.
+    sent: Instant,
+}
+
+/// What became of all activations of a run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) submitted: u64,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    pub(crate) expired: u64,
+    pub(crate) rejected: u64,
+    pub(crate) lost: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) out: u64,
+    pub(crate) out_max: u64,
+}
+
+/// What was measured within the window.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) answered: u64,
+    pub(crate) offered: u64,
+    /// Nanoseconds.
+    latency: Histogram<u64>,
+    /// Microseconds: queue, dispatch, run.
+    stages: [Histogram<u64>; 3],
+}
+
+/// Stage times are recorded for one answer of this many: the generator must not become what is measured.
+const STAGES_SAMPLED: u64 = 8;
+
+impl Record {
+    fn new() -> Self {
+        let histogram = || Histogram::new(3).expect("three digits are allowed");
+        Self { answered: 0, offered: 0, latency: histogram(), stages: [histogram(), histogram(), histogram()] }
+    }
+
+    /// Adds another controller's record.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.answered += other.answered;
+        self.offered += other.offered;
+        self.latency.add(&other.latency).expect("histograms that grow");
+        for (sum, part) in self.stages.iter_mut().zip(&other.stages) {
+            sum.add(part).expect("histograms that grow");
+        }
+    }
+
+    pub(crate) fn latency(&self) -> Latency {
+        let at = |quantile| micros(self.latency.value_at_quantile(quantile));
+        Latency { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: micros(self.latency.max()) }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn stages(&self) -> Stages {
+        let [queue, dispatch, run] = self.stages.each_ref().map(|stage| {
+            let at = |quantile| stage.value_at_quantile(quantile) as f64;
+            Stage { p50: at(0.5), p99: at(0.99) }
+        });
+        Stages { queue, dispatch, run }
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn micros(nanos: u64) -> f64 {
+    nanos as f64 / 1000.0
+}
+
+impl Book {
+    pub(crate) fn new(controller: u32) -> Self {
+        let counts = Counts::default();
+        Self { controller, slots: Vec::new(), free: Vec::new(), counts, window: None, record: Record::new() }
+    }
+
+    /// Records answers from `start` to `end` only.
+    pub(crate) fn measure(&mut self, start: Instant, end: Instant) {
+        self.window = Some((start, end));
+    }
+
+    /// What was recorded, once and for all.
+    pub(crate) fn take_record(&mut self) -> Record {
+        std::mem::replace(&mut self.record, Record::new())
+    }
+
+    /// Notes an activation that is sent now, or was to be, and makes its id.
+    pub(crate) fn submit(&mut self, sent: Instant) -> Bytes {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, out: false, sent });
+            u32::try_from(self.slots.len() - 1).expect("bounded by what is out at a time")
+        });
+        let entry = &mut self.slots[slot as usize];
+        *entry = Slot { generation: entry.generation.wrapping_add(1), out: true, sent };
+        let mut id = [0; 16];
+        id[0..4].copy_from_slice(&self.controller.to_be_bytes());
+        id[4..8].copy_from_slice(&slot.to_be_bytes());
+        id[8..12].copy_from_slice(&entry.generation.to_be_bytes());
+        self.counts.submitted += 1;
+        self.counts.out += 1;
+        self.counts.out_max = self.counts.out_max.max(self.counts.out);
+        if self.window.is_some_and(|(start, end)| (start..end).contains(&sent)) {
+            self.record.offered += 1;
+        }
+        Bytes::copy_from_slice(&id)
+    }
+
+    /// Accounts for an answer. False if its activation had one before, or never was.
+    pub(crate) fn answer(&mut self, answer: &v1::Answer, now: Instant) -> bool {
+        let Some(sent) = self.settle(&answer.id) else {
+            self.counts.duplicates += 1;
+            return false;
+        };
+        let counts = &mut self.counts;
+        let place = match answer.outcome() {
+            v1::Outcome::Completed => &mut counts.completed,
+            v1::Outcome::Expired => &mut counts.expired,
+            v1::Outcome::Rejected => &mut counts.rejected,
+            v1::Outcome::Lost => &mut counts.lost,
+            _ => &mut counts.failed,
+        };
+        *place += 1;
+        if self.window.is_some_and(|(start, end)| (start..end).contains(&now)) {
+            self.note(answer, sent, now);
+        }
+        true
+    }
+
+    /// Frees the slot that the id names, if it is out.
+    fn settle(&mut self, id: &[u8]) -> Option<Instant> {
+        let part = |at: usize| id.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
+        let (controller, slot, generation) = (part(0)?, part(4)?, part(8)?);
+        let entry = self.slots.get_mut(slot as usize)?;
+        if controller != self.controller || entry.generation != generation || !entry.out {
+            return None;
+        }
+        entry.out = false;
+        self.free.push(slot);
+        self.counts.out -= 1;
+        Some(entry.sent)
+    }
+
+    fn note(&mut self, answer: &v1::Answer, sent: Instant, now: Instant) {
+        let record = &mut self.record;
+        record.answered += 1;
+        let nanos = u64::try_from(now.saturating_duration_since(sent).as_nanos()).unwrap_or(u64::MAX);
+        record.latency.saturating_record(nanos);
+        if record.answered.is_multiple_of(STAGES_SAMPLED) {
+            let stages = [answer.queue_us, answer.dispatch_us, answer.run_us];
+            record.stages.iter_mut().zip(stages).for_each(|(stage, us)| stage.saturating_record(us.into()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completed(id: Bytes) -> v1::Answer {
+        v1::Answer { id, outcome: v1::Outcome::Completed as i32, ..Default::default() }
+    }
+
+    #[test]
+    fn a_second_answer_is_a_duplicate_even_when_the_slot_is_taken_again() {
+        let (mut book, now) = (Book::new(7), Instant::now());
+        let first = book.submit(now);
+        assert!(book.answer(&completed(first.clone()), now));
+        let second = book.submit(now);
+        assert!(!book.answer(&completed(first), now));
+        assert!(book.answer(&completed(second), now));
+        assert_eq!((book.counts.completed, book.counts.duplicates, book.counts.out), (2, 1, 0));
+    }
+
+    #[test]
+    fn an_answer_nobody_asked_for_is_counted_and_harmless() {
+        let (mut book, now) = (Book::new(7), Instant::now());
+        for id in [vec![], vec![0; 16], vec![9; 40]] {
+            assert!(!book.answer(&completed(id.into()), now));
+        }
+        assert_eq!(book.counts.duplicates, 3);
+    }
+
+    #[test]
+    fn only_answers_within_the_window_are_recorded() {
+        let (mut book, start) = (Book::new(0), Instant::now());
+        let second = std::time::Duration::from_secs(1);
+        book.measure(start + second, start + 2 * second);
+        for at in [start, start + second, start + 3 * second] {
+            let id = book.submit(start);
+            book.answer(&completed(id), at);
+        }
+        assert_eq!((book.record.answered, book.counts.completed), (1, 3));
+    }
+}

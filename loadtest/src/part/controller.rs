@@ -1,0 +1,295 @@
+//! Controllers: push activations in a closed loop, at a rate or by a trace, and keep the books.
+
+use super::{ControllerReport, Event, Orders, Report};
+use crate::book::{Book, Record};
+use crate::plan::{Load, Plan, action_key};
+use crate::trace::{self, Arrival};
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use client::{PushReceiver, PushSender, PushStream};
+use parking_lot::Mutex;
+use proto::v1;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Runs all controllers of a plan and reports what they saw.
+pub(crate) async fn run(endpoint: &str, plan: &Plan, report: Report) -> anyhow::Result<()> {
+    let arrivals = match &plan.load {
+        Load::Replay(replay) => Some(trace::arrivals(replay)?),
+        Load::Closed { .. } | Load::Open { .. } => None,
+    };
+    let mut controllers = Vec::new();
+    for number in 0..plan.controllers {
+        controllers.push(Controller::connect(endpoint, plan, number).await?);
+    }
+    let start = Instant::now();
+    let (begins, ends) = (start + plan.warm_up(), start + plan.warm_up() + plan.window());
+    let by_time = plan.count.is_none() && arrivals.is_none();
+    let (begins, ends) = if by_time { (begins, ends) } else { (start, start + FOREVER) };
+    controllers.iter().for_each(|(controller, _)| controller.desk.lock().book.measure(begins, ends));
+
+    let (senders, receivers): (Vec<_>, Vec<_>) = controllers.into_iter().unzip();
+    let reading: Vec<_> = senders.iter().cloned().zip(receivers).map(|(c, r)| tokio::spawn(read(c, r))).collect();
+    let windows = tokio::spawn(announce(by_time.then_some((begins, ends)), report.clone()));
+    push(&senders, plan, arrivals, ends, &report).await?;
+    windows.await?;
+    if !by_time {
+        settle(&senders, PATIENCE).await;
+    }
+    let seconds = if by_time { plan.seconds } else { start.elapsed().as_secs_f64() };
+    report(Event::WindowEnds);
+    settle(&senders, PATIENCE).await;
+    reading.iter().for_each(tokio::task::JoinHandle::abort);
+    report(Event::Controllers(Box::new(sum(&senders, seconds))));
+    Ok(())
+}
+
+/// How long to wait for answers after the last push before they count as missing. Longer than anything here runs.
+const PATIENCE: Duration = Duration::from_secs(30);
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+
+/// A controller and its stream's sending half. Cheap to clone.
+#[derive(Clone)]
+struct Controller {
+    sender: PushSender,
+    desk: Arc<Mutex<Desk>>,
+    plan: Arc<Plan>,
+    payload: Bytes,
+}
+
+/// What the reading and the pushing side of a controller share.
+struct Desk {
+    book: Book,
+    /// Activations still to be pushed by the reading side: a closed loop's.
+    to_push: u64,
+    next_action: u32,
+    /// The next place in the order of each action, where containers check it.
+    sequences: Vec<u64>,
+}
+
+impl Controller {
+    async fn connect(endpoint: &str, plan: &Plan, number: u32) -> anyhow::Result<(Self, PushReceiver)> {
+        let channel = client::connect(endpoint).await?;
+        let (sender, receiver) = PushStream::open(channel, &format!("controller-{number}")).await?;
+        for action in 0..plan.actions {
+            sender.declare(action, action_key(action))?;
+        }
+        let desk = Desk { book: Book::new(number), to_push: 0, next_action: 0, sequences: Vec::new() };
+        let payload = Orders { service_time_us: 0, sequence: 0 }.payload(plan);
+        let (desk, plan) = (Arc::new(Mutex::new(desk)), Arc::new(plan.clone()));
+        Ok((Self { sender, desk, plan, payload }, receiver))
+    }
+
+    /// Pushes the next `n` activations of a closed loop, fewer if it is at its end.
+    fn push_next(&self, desk: &mut Desk, n: u64, now: Instant) {
+        let n = n.min(desk.to_push);
+        desk.to_push -= n;
+        let activations = (0..n).map(|_| self.next_activation(desk, now));
+        // Only a stream that is over refuses: what is out then counts as unanswered.
+        let _ = self.sender.push_all(activations.collect::<Vec<_>>());
+    }
+
+    fn next_activation(&self, desk: &mut Desk, now: Instant) -> v1::Activation {
+        let action = desk.next_action;
+        desk.next_action = (action + 1) % self.plan.actions;
+        self.activation(desk, action, Duration::ZERO, now)
+    }
+
+    fn activation(&self, desk: &mut Desk, action: u32, service_time: Duration, sent: Instant) -> v1::Activation {
+        let payload =
+            if self.plan.check_starts { self.orders(desk, action, service_time) } else { self.payload.clone() };
+        let time_left_ms = self.plan.time_left_ms;
+        v1::Activation { id: desk.book.submit(sent), action, time_left_ms, payload, reply: 0 }
+    }
+
+    fn orders(&self, desk: &mut Desk, action: u32, service_time: Duration) -> Bytes {
+        if desk.sequences.is_empty() {
+            desk.sequences.resize(self.plan.actions as usize, 0);
+        }
+        let next = &mut desk.sequences[action as usize];
+        let sequence = std::mem::replace(next, *next + 1);
+        Orders { service_time_us: u64::try_from(service_time.as_micros()).unwrap_or(u64::MAX), sequence }
+            .payload(&self.plan)
+    }
+}
+
+/// Accounts for answers; in a closed loop each brings the next activation.
+async fn read(controller: Controller, mut receiver: PushReceiver) {
+    while let Ok(Some(frame)) = receiver.next().await {
+        let now = Instant::now();
+        let desk = &mut *controller.desk.lock();
+        let answered = frame.answers.iter().filter(|answer| desk.book.answer(answer, now)).count();
+        if desk.to_push > 0 {
+            controller.push_next(desk, answered as u64, now);
+        }
+    }
+}
+
+/// Reports the window's beginning, and waits for its end.
+async fn announce(window: Option<(Instant, Instant)>, report: Report) {
+    let Some((begins, ends)) = window else { return report(Event::WindowBegins) };
+    tokio::time::sleep_until(begins.into()).await;
+    report(Event::WindowBegins);
+    for part in 1..=PROGRESS_STEPS {
+        tokio::time::sleep_until((begins + (ends - begins) * part / PROGRESS_STEPS).into()).await;
+        report(Event::Progress(f64::from(part) / f64::from(PROGRESS_STEPS)));
+    }
+}
+
+const PROGRESS_STEPS: u32 = 20;
+
+/// Pushes what the plan asks for; a closed loop is started here and goes on in `read`.
+async fn push(
+    controllers: &[Controller],
+    plan: &Plan,
+    arrivals: Option<Vec<Arrival>>,
+    ends: Instant,
+    report: &Report,
+) -> anyhow::Result<()> {
+    match (&plan.load, arrivals) {
+        (Load::Closed { in_flight }, _) => close_loop(controllers, plan, *in_flight, ends, report).await,
+        (Load::Open { rate }, _) => {
+            let count = plan.count.unwrap_or(whole((plan.warm_up_seconds + plan.seconds) * rate));
+            let rate = *rate;
+            ensure!(rate > 0.0, "--rate must be above 0");
+            let step = move |n: u64| (Duration::from_secs_f64(seconds(n) / rate), None, Duration::ZERO);
+            by_schedule(controllers.to_vec(), (0..count).map(step), count, report.clone()).await
+        }
+        (Load::Replay(_), Some(arrivals)) => {
+            let count = arrivals.len() as u64;
+            let each = arrivals.into_iter().map(|a| (a.at(), Some(a.function()), a.service_time()));
+            by_schedule(controllers.to_vec(), each, count, report.clone()).await
+        }
+        (Load::Replay(_), None) => unreachable!("a replay has arrivals"),
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn seconds(n: u64) -> f64 {
+    n as f64
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(n: f64) -> u64 {
+    n as u64
+}
+
+async fn close_loop(
+    controllers: &[Controller],
+    plan: &Plan,
+    in_flight: u32,
+    ends: Instant,
+    report: &Report,
+) -> anyhow::Result<()> {
+    let many = u64::from(plan.controllers);
+    for (number, controller) in (0..many).zip(controllers) {
+        let share = |of: u64| of / many + u64::from(number < of % many);
+        let mut desk = controller.desk.lock();
+        desk.to_push = plan.count.map_or(u64::MAX, share);
+        controller.push_next(&mut desk, share(in_flight.into()), Instant::now());
+    }
+    let Some(count) = plan.count else {
+        tokio::time::sleep_until(ends.into()).await;
+        controllers.iter().for_each(|controller| controller.desk.lock().to_push = 0);
+        return Ok(());
+    };
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        tick.tick().await;
+        let left: u64 = controllers.iter().map(|controller| controller.desk.lock().to_push).sum();
+        report(Event::Progress(1.0 - seconds(left) / seconds(count)));
+        if left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Pushes by a schedule of offsets, from a thread of its own: tokio's timers tick in milliseconds. The offset, not the moment
+/// the thread woke up, is when an activation counts as sent.
+async fn by_schedule(
+    controllers: Vec<Controller>,
+    schedule: impl Iterator<Item = (Duration, Option<u32>, Duration)> + Send + 'static,
+    count: u64,
+    report: Report,
+) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(move || pace(&controllers, schedule, count, &report)).await.context("the pacer died")
+}
+
+#[allow(clippy::disallowed_methods)]
+fn pace(
+    controllers: &[Controller],
+    schedule: impl Iterator<Item = (Duration, Option<u32>, Duration)>,
+    count: u64,
+    report: &Report,
+) {
+    let start = Instant::now();
+    let mut schedule = schedule.peekable();
+    let (mut sent, mut reported) = (0_u64, Instant::now());
+    while let Some((at, ..)) = schedule.peek() {
+        let wait = (start + *at).saturating_duration_since(Instant::now());
+        if !wait.is_zero() {
+            std::thread::sleep(wait);
+        }
+        // All that are due go to one controller, in one batch; the next batch to the next.
+        let controller = &controllers[usize::try_from(sent).unwrap_or(0) % controllers.len()];
+        let mut desk = controller.desk.lock();
+        let due = start.elapsed();
+        let mut batch = Vec::new();
+        while let Some((at, action, service_time)) = schedule.next_if(|(at, ..)| *at <= due && batch.len() < BATCH_MAX)
+        {
+            let action = action.unwrap_or_else(|| {
+                u32::try_from((sent + batch.len() as u64) % u64::from(controller.plan.actions)).unwrap_or(0)
+            });
+            batch.push(controller.activation(&mut desk, action, service_time, start + at));
+        }
+        sent += batch.len() as u64;
+        let _ = controller.sender.push_all(batch);
+        drop(desk);
+        if reported.elapsed() > Duration::from_millis(100) {
+            reported = Instant::now();
+            report(Event::Progress(seconds(sent) / seconds(count)));
+        }
+    }
+}
+
+/// Most activations that a late pacer sends at once: well below what a sender lets wait.
+const BATCH_MAX: usize = 1024;
+
+/// Waits until every activation has its answer, but not for ever.
+async fn settle(controllers: &[Controller], patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let mut tick = tokio::time::interval(Duration::from_millis(5));
+    while Instant::now() < deadline && controllers.iter().any(|controller| controller.desk.lock().book.counts.out > 0) {
+        tick.tick().await;
+    }
+}
+
+fn sum(controllers: &[Controller], seconds: f64) -> ControllerReport {
+    let mut report = ControllerReport { seconds, ..Default::default() };
+    let mut record: Option<Record> = None;
+    for controller in controllers {
+        let mut desk = controller.desk.lock();
+        let counts = desk.book.counts;
+        report.submitted += counts.submitted;
+        report.completed += counts.completed;
+        report.failed += counts.failed;
+        report.expired += counts.expired;
+        report.rejected += counts.rejected;
+        report.lost += counts.lost;
+        report.unanswered += counts.out;
+        report.duplicates += counts.duplicates;
+        report.in_flight_max += counts.out_max;
+        let own = desk.book.take_record();
+        match &mut record {
+            Some(sum) => sum.add(&own),
+            None => record = Some(own),
+        }
+    }
+    if let Some(record) = record {
+        report.offered = record.offered;
+        report.answered = record.answered;
+        report.latency = record.latency();
+        report.stages = record.stages();
+    }
+    report
+}

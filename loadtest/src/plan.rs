@@ -1,0 +1,97 @@
+//! What a run is to do: handed from the parent to its parts as JSON.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One run against one target.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// What drives it.
+    pub(crate) load: Load,
+    /// Activations to push in all; otherwise `seconds` end it.
+    pub(crate) count: Option<u64>,
+    /// Length of the measured window.
+    pub(crate) seconds: f64,
+    /// Load before the window, not measured.
+    pub(crate) warm_up_seconds: f64,
+    /// Bytes of each payload, and of each result: containers send it back.
+    pub(crate) payload_bytes: usize,
+    /// Actions the load goes over, in turn.
+    pub(crate) actions: u32,
+    /// Containers; number `i` runs action `i % actions`.
+    pub(crate) containers: u32,
+    /// Activations a container runs at once.
+    pub(crate) concurrency: u32,
+    /// Controller streams, each on a connection of its own.
+    pub(crate) controllers: u32,
+    /// Invoker nodes, each a stream on a connection of its own.
+    pub(crate) invokers: u32,
+    /// What activations are given.
+    pub(crate) time_left_ms: u32,
+    /// Whether containers remember what they started, to find what is started twice.
+    pub(crate) check_starts: bool,
+}
+
+/// What drives a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Load {
+    /// That many at a time: each answer brings the next.
+    Closed {
+        /// Activations in flight, over all controllers.
+        in_flight: u32,
+    },
+    /// That many a second, whatever the answers do. Latency counts from the intended send time.
+    Open {
+        /// Activations per second.
+        rate: f64,
+    },
+    /// The arrivals of a trace.
+    Replay(Replay),
+}
+
+/// Which trace and how.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Replay {
+    /// Its two files; none stands for a generated trace.
+    pub(crate) files: Option<(PathBuf, PathBuf)>,
+    /// First and last minute, both included; none for all.
+    pub(crate) minutes: Option<(u32, u32)>,
+    /// How many times faster than it was.
+    pub(crate) speed: f64,
+    /// How many of the busiest functions to leave out.
+    pub(crate) without_top: usize,
+    /// Clumped or uniform within a minute.
+    pub(crate) clumped: bool,
+    /// Whether containers take the trace's service times.
+    pub(crate) service_times: bool,
+    /// Of the generated trace and the placement.
+    pub(crate) seed: u64,
+}
+
+impl Plan {
+    /// The scenario's name in the result file.
+    pub(crate) fn scenario(&self) -> &'static str {
+        match &self.load {
+            Load::Closed { .. } => "closed",
+            Load::Open { .. } => "open",
+            Load::Replay(Replay { clumped: true, .. }) => "replay-clumped",
+            Load::Replay(Replay { clumped: false, .. }) => "replay-uniform",
+        }
+    }
+
+    pub(crate) fn warm_up(&self) -> Duration {
+        Duration::from_secs_f64(self.warm_up_seconds)
+    }
+
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+}
+
+/// The name of the load's action of that number.
+pub(crate) fn action_key(number: u32) -> client::ActionKey {
+    let namespace = format!("tenant-{}", number % 100);
+    client::ActionKey::new(&namespace, &format!("action-{number}"), "1").expect("short names")
+}

@@ -1,0 +1,124 @@
+//! The result file: an array with one object per run. The schema is what other tools read: fields are never renamed.
+
+use serde::{Deserialize, Serialize};
+
+/// One run against one target.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct RunResult {
+    pub(crate) target: String,
+    pub(crate) scenario: String,
+    /// The bound of a closed loop; the most there were at a time otherwise.
+    pub(crate) in_flight: u64,
+    pub(crate) payload_bytes: usize,
+    pub(crate) actions: u32,
+    pub(crate) containers: u32,
+    /// The measured window.
+    pub(crate) seconds: f64,
+    /// Over the whole run, warm-up included: submitted is the sum of the seven behind it but `duplicates`.
+    pub(crate) submitted: u64,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    pub(crate) expired: u64,
+    pub(crate) rejected: u64,
+    pub(crate) lost: u64,
+    /// Counted by the generator from its ids, never taken from the router; so are duplicates.
+    pub(crate) unanswered: u64,
+    pub(crate) duplicates: u64,
+    /// Within the window.
+    pub(crate) offered_per_s: f64,
+    pub(crate) achieved_per_s: f64,
+    pub(crate) latency_us: Latency,
+    pub(crate) stages_us: Stages,
+    /// User and system time of the server process within the window, over activations answered in it.
+    pub(crate) server_cpu_us_per_activation: f64,
+    pub(crate) server_rss_bytes_max: u64,
+    pub(crate) spilled: u64,
+    pub(crate) refilled: u64,
+}
+
+/// Round trips answered within the window, in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+/// The stages of a round trip as the router and the containers say, in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Stages {
+    pub(crate) queue: Stage,
+    pub(crate) dispatch: Stage,
+    pub(crate) run: Stage,
+}
+
+/// One stage.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Stage {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// Writes results to a file.
+pub(crate) fn write(path: &std::path::Path, results: &[RunResult]) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(results)?;
+    std::fs::write(path, text + "\n").map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+}
+
+/// The middle one of the values, by size; of an even number the mean of the two.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_the_published_one() {
+        let value = serde_json::to_value(RunResult::default()).unwrap();
+        let fields: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = [
+            "target",
+            "scenario",
+            "in_flight",
+            "payload_bytes",
+            "actions",
+            "containers",
+            "seconds",
+            "submitted",
+            "completed",
+            "failed",
+            "expired",
+            "rejected",
+            "lost",
+            "unanswered",
+            "duplicates",
+            "offered_per_s",
+            "achieved_per_s",
+            "latency_us",
+            "stages_us",
+            "server_cpu_us_per_activation",
+            "server_rss_bytes_max",
+            "spilled",
+            "refilled",
+        ];
+        expected.sort_unstable();
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert!((median([3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
+        assert!((median([4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
+        assert!(median([]).is_nan());
+    }
+}

@@ -1,0 +1,177 @@
+//! One run: start the parts, watch the server, put the result together. And several runs of several targets, interleaved.
+
+use crate::fleet::{self, Part, Place, Role, Server, Target};
+use crate::part::{ControllerReport, Event, InvokerReport};
+use crate::plan::{Load, Plan};
+use crate::result::{RunResult, median};
+use anyhow::bail;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::time::Duration;
+
+/// Runs a plan against one target.
+pub(crate) fn run(target: Target, plan: &Plan, workers: usize, place: Place) -> anyhow::Result<RunResult> {
+    let server = Server::start(target, workers, place)?;
+    let (endpoint, pid) = (server.address, server.part.pid());
+    let invokers = Part::start(place, &Role::Invokers { endpoint, plan: plan.clone() })?;
+    await_ready(&server, &invokers, plan.containers)?;
+    let controllers = Part::start(place, &Role::Controllers { endpoint, plan: plan.clone() })?;
+
+    let bar = progress_bar(&format!("{} {}", target.name(), plan.scenario()));
+    let (mut before, mut after) = (0.0, 0.0);
+    let report = loop {
+        match controllers.event()? {
+            Event::WindowBegins => before = fleet::cpu_us(pid)?,
+            Event::WindowEnds => after = fleet::cpu_us(pid)?,
+            Event::Progress(part) => bar.set_position(permille(part)),
+            Event::Controllers(report) => break report,
+            other => bail!("the controllers said {other:?}"),
+        }
+    };
+    bar.finish_and_clear();
+    let rss_max = fleet::memory_bytes(pid, "VmHWM")?;
+    drop(controllers);
+    let seen = invokers.stop().into_iter().find_map(|event| match event {
+        Event::Invokers(seen) => Some(seen),
+        _ => None,
+    });
+    Ok(result(target, plan, &report, &seen.unwrap_or_default(), after - before, rss_max))
+}
+
+/// Waits until the server knows all containers, so that the first activations meet what the others meet.
+pub(crate) fn await_ready(server: &Server, invokers: &Part, containers: u32) -> anyhow::Result<()> {
+    match invokers.event_within(Duration::from_secs(60))? {
+        Event::Ready => {}
+        other => bail!("the invokers said {other:?}"),
+    }
+    match server.admin {
+        Some(admin) => fleet::await_metric(admin, "router_containers", containers.into()),
+        None => Ok(()),
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn permille(part: f64) -> u64 {
+    (part * 1000.0) as u64
+}
+
+/// On a terminal a bar, elsewhere nothing.
+pub(crate) fn progress_bar(what: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:24} [{bar:40}] {percent:>3}% {elapsed}").expect("a valid template");
+    ProgressBar::new(1000).with_style(style.progress_chars("=> ")).with_message(what.to_owned())
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn result(
+    target: Target,
+    plan: &Plan,
+    seen: &ControllerReport,
+    started: &InvokerReport,
+    cpu_us: f64,
+    rss_max: u64,
+) -> RunResult {
+    RunResult {
+        target: target.name().to_owned(),
+        scenario: plan.scenario().to_owned(),
+        in_flight: match plan.load {
+            Load::Closed { in_flight } => in_flight.into(),
+            Load::Open { .. } | Load::Replay(_) => seen.in_flight_max,
+        },
+        payload_bytes: plan.payload_bytes,
+        actions: plan.actions,
+        containers: plan.containers,
+        seconds: seen.seconds,
+        submitted: seen.submitted,
+        completed: seen.completed,
+        failed: seen.failed,
+        expired: seen.expired,
+        rejected: seen.rejected,
+        lost: seen.lost,
+        unanswered: seen.unanswered,
+        duplicates: seen.duplicates + started.duplicates,
+        offered_per_s: seen.offered as f64 / seen.seconds,
+        achieved_per_s: seen.answered as f64 / seen.seconds,
+        latency_us: seen.latency,
+        stages_us: seen.stages,
+        server_cpu_us_per_activation: cpu_us / seen.answered.max(1) as f64,
+        server_rss_bytes_max: rss_max,
+        spilled: 0,
+        refilled: 0,
+    }
+}
+
+/// Runs each target in turn, `repeat` times over, so that a machine that grows slower does so for all alike.
+pub(crate) fn interleave(
+    targets: &[Target],
+    repeat: usize,
+    mut one: impl FnMut(Target) -> anyhow::Result<RunResult>,
+) -> anyhow::Result<Vec<RunResult>> {
+    let mut results = Vec::new();
+    for _ in 0..repeat {
+        for &target in targets {
+            let result = one(target)?;
+            println!("{}", line(&result));
+            results.push(result);
+        }
+    }
+    Ok(results)
+}
+
+/// A result in one line.
+fn line(result: &RunResult) -> String {
+    let RunResult { target, scenario, achieved_per_s, latency_us: latency, .. } = result;
+    format!(
+        "{target:8} {scenario:15} {achieved_per_s:>9.0}/s  p50 {:>8.1} us  p99 {:>9.1} us  max {:>9.0} us  server {:>6.2} us CPU/activation, {:>4} MiB  {}",
+        latency.p50,
+        latency.p99,
+        latency.max,
+        result.server_cpu_us_per_activation,
+        result.server_rss_bytes_max >> 20,
+        troubles(result)
+    )
+}
+
+/// What did not complete.
+fn troubles(result: &RunResult) -> String {
+    let RunResult { failed, expired, rejected, lost, unanswered, duplicates, .. } = *result;
+    let named = [
+        (failed, "failed"),
+        (expired, "expired"),
+        (rejected, "rejected"),
+        (lost, "lost"),
+        (unanswered, "UNANSWERED"),
+        (duplicates, "DUPLICATES"),
+    ];
+    let named: Vec<String> = named.iter().filter(|(n, _)| *n > 0).map(|(n, name)| format!("{n} {name}")).collect();
+    if named.is_empty() { format!("all {} completed", result.completed) } else { named.join(", ") }
+}
+
+/// Medians with the least and the most of each target, and the ratio of the first target's to each other's.
+pub(crate) fn summary(results: &[RunResult]) -> String {
+    let mut targets: Vec<&str> = Vec::new();
+    for result in results {
+        if !targets.contains(&result.target.as_str()) {
+            targets.push(&result.target);
+        }
+    }
+    let figures: [(&str, fn(&RunResult) -> f64); 4] = [
+        ("achieved/s", |result| result.achieved_per_s),
+        ("p50 us", |result| result.latency_us.p50),
+        ("p99 us", |result| result.latency_us.p99),
+        ("CPU us/activation", |result| result.server_cpu_us_per_activation),
+    ];
+    let mut text = String::from("median (least to most)");
+    for (name, figure) in figures {
+        text += &format!("\n  {name:18}");
+        let of = |target: &str| results.iter().filter(move |r| r.target == target).map(figure).collect::<Vec<f64>>();
+        for target in &targets {
+            let values = of(target);
+            let (least, most) = values.iter().fold((f64::MAX, 0_f64), |(a, b), v| (a.min(*v), b.max(*v)));
+            text += &format!("  {target} {:.1} ({least:.1} to {most:.1})", median(values));
+        }
+        for other in targets.iter().skip(1) {
+            let ratio = median(of(targets[0])) / median(of(other));
+            text += &format!("  {}/{other} {ratio:.3}", targets[0]);
+        }
+    }
+    text
+}
