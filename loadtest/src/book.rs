@@ -58,19 +58,23 @@ pub(crate) struct Record {
 /// Stage times are recorded for one answer of this many: the generator must not become what is measured.
 const STAGES_SAMPLED: u64 = 8;
 
+/// What is longer counts as an hour.
+const HOUR_NANOS: u64 = 3_600_000_000_000;
+
 impl Record {
     fn new() -> Self {
-        let histogram = || Histogram::new(3).expect("three digits are allowed");
-        Self { answered: 0, offered: 0, latency: histogram(), stages: [histogram(), histogram(), histogram()] }
+        let latency = Histogram::new_with_bounds(1, HOUR_NANOS, 3).expect("valid bounds");
+        let stage = Histogram::new_with_bounds(1, HOUR_NANOS / 1000, 3).expect("valid bounds");
+        Self { answered: 0, offered: 0, latency, stages: [stage.clone(), stage.clone(), stage] }
     }
 
     /// Adds another controller's record.
     pub(crate) fn add(&mut self, other: &Self) {
         self.answered += other.answered;
         self.offered += other.offered;
-        self.latency.add(&other.latency).expect("histograms that grow");
+        self.latency.add(&other.latency).expect("alike");
         for (sum, part) in self.stages.iter_mut().zip(&other.stages) {
-            sum.add(part).expect("histograms that grow");
+            sum.add(part).expect("alike");
         }
     }
 
