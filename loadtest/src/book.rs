@@ -5,7 +5,7 @@ use crate::result::{Latency, Stage, Stages};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use proto::v1;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Activations of one controller.
 ///
@@ -28,6 +28,7 @@ struct Slot {
     out: bool,
     /// Intended for an open loop, actual for a closed one.
     sent: Instant,
+    time_left: Duration,
 }
 
 /// What became of all activations of a run.
@@ -51,6 +52,8 @@ pub(crate) struct Record {
     pub(crate) offered: u64,
     /// Nanoseconds.
     latency: Histogram<u64>,
+    /// Nanoseconds from the deadline to the answer, of those expired.
+    lateness: Histogram<u64>,
     /// Microseconds: queue, dispatch, run.
     stages: [Histogram<u64>; 3],
 }
@@ -65,7 +68,8 @@ impl Record {
     fn new() -> Self {
         let latency = Histogram::new_with_bounds(1, HOUR_NANOS, 3).expect("valid bounds");
         let stage = Histogram::new_with_bounds(1, HOUR_NANOS / 1000, 3).expect("valid bounds");
-        Self { answered: 0, offered: 0, latency, stages: [stage.clone(), stage.clone(), stage] }
+        let lateness = latency.clone();
+        Self { answered: 0, offered: 0, latency, lateness, stages: [stage.clone(), stage.clone(), stage] }
     }
 
     /// Adds another controller's record.
@@ -73,14 +77,18 @@ impl Record {
         self.answered += other.answered;
         self.offered += other.offered;
         self.latency.add(&other.latency).expect("alike");
+        self.lateness.add(&other.lateness).expect("alike");
         for (sum, part) in self.stages.iter_mut().zip(&other.stages) {
             sum.add(part).expect("alike");
         }
     }
 
     pub(crate) fn latency(&self) -> Latency {
-        let at = |quantile| micros(self.latency.value_at_quantile(quantile));
-        Latency { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: micros(self.latency.max()) }
+        quantiles(&self.latency)
+    }
+
+    pub(crate) fn lateness(&self) -> Latency {
+        quantiles(&self.lateness)
     }
 
     #[allow(clippy::cast_precision_loss)]
@@ -91,6 +99,11 @@ impl Record {
         });
         Stages { queue, dispatch, run }
     }
+}
+
+fn quantiles(nanos: &Histogram<u64>) -> Latency {
+    let at = |quantile| micros(nanos.value_at_quantile(quantile));
+    Latency { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: micros(nanos.max()) }
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -114,14 +127,14 @@ impl Book {
         std::mem::replace(&mut self.record, Record::new())
     }
 
-    /// Notes an activation that is sent now, or was to be, and makes its id.
-    pub(crate) fn submit(&mut self, sent: Instant) -> Bytes {
+    /// Notes an activation that is sent now, or was to be, with that time left, and makes its id.
+    pub(crate) fn submit(&mut self, sent: Instant, time_left: Duration) -> Bytes {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, out: false, sent });
+            self.slots.push(Slot { generation: 0, out: false, sent, time_left });
             u32::try_from(self.slots.len() - 1).expect("bounded by what is out at a time")
         });
         let entry = &mut self.slots[slot as usize];
-        *entry = Slot { generation: entry.generation.wrapping_add(1), out: true, sent };
+        *entry = Slot { generation: entry.generation.wrapping_add(1), out: true, sent, time_left };
         let mut id = [0; 16];
         id[0..4].copy_from_slice(&self.controller.to_be_bytes());
         id[4..8].copy_from_slice(&slot.to_be_bytes());
@@ -137,7 +150,7 @@ impl Book {
 
     /// Accounts for an answer. False if its activation had one before, or never was.
     pub(crate) fn answer(&mut self, answer: &v1::Answer, now: Instant) -> bool {
-        let Some(sent) = self.settle(&answer.id) else {
+        let Some((sent, time_left)) = self.settle(&answer.id) else {
             self.counts.duplicates += 1;
             return false;
         };
@@ -151,13 +164,13 @@ impl Book {
         };
         *place += 1;
         if self.window.is_some_and(|(start, end)| (start..end).contains(&now)) {
-            self.note(answer, sent, now);
+            self.note(answer, sent, time_left, now);
         }
         true
     }
 
     /// Frees the slot that the id names, if it is out.
-    fn settle(&mut self, id: &[u8]) -> Option<Instant> {
+    fn settle(&mut self, id: &[u8]) -> Option<(Instant, Duration)> {
         let part = |at: usize| id.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
         let (controller, slot, generation) = (part(0)?, part(4)?, part(8)?);
         let entry = self.slots.get_mut(slot as usize)?;
@@ -167,14 +180,17 @@ impl Book {
         entry.out = false;
         self.free.push(slot);
         self.counts.out -= 1;
-        Some(entry.sent)
+        Some((entry.sent, entry.time_left))
     }
 
-    fn note(&mut self, answer: &v1::Answer, sent: Instant, now: Instant) {
+    fn note(&mut self, answer: &v1::Answer, sent: Instant, time_left: Duration, now: Instant) {
         let record = &mut self.record;
+        let nanos_since = |then| u64::try_from(now.saturating_duration_since(then).as_nanos()).unwrap_or(u64::MAX);
+        if answer.outcome() == v1::Outcome::Expired {
+            return record.lateness.saturating_record(nanos_since(sent + time_left));
+        }
         record.answered += 1;
-        let nanos = u64::try_from(now.saturating_duration_since(sent).as_nanos()).unwrap_or(u64::MAX);
-        record.latency.saturating_record(nanos);
+        record.latency.saturating_record(nanos_since(sent));
         if record.answered.is_multiple_of(STAGES_SAMPLED) {
             let stages = [answer.queue_us, answer.dispatch_us, answer.run_us];
             record.stages.iter_mut().zip(stages).for_each(|(stage, us)| stage.saturating_record(us.into()));
@@ -186,6 +202,8 @@ impl Book {
 mod tests {
     use super::*;
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     fn completed(id: Bytes) -> v1::Answer {
         v1::Answer { id, outcome: v1::Outcome::Completed as i32, ..Default::default() }
     }
@@ -193,9 +211,9 @@ mod tests {
     #[test]
     fn a_second_answer_is_a_duplicate_even_when_the_slot_is_taken_again() {
         let (mut book, now) = (Book::new(7), Instant::now());
-        let first = book.submit(now);
+        let first = book.submit(now, MINUTE);
         assert!(book.answer(&completed(first.clone()), now));
-        let second = book.submit(now);
+        let second = book.submit(now, MINUTE);
         assert!(!book.answer(&completed(first), now));
         assert!(book.answer(&completed(second), now));
         assert_eq!((book.counts.completed, book.counts.duplicates, book.counts.out), (2, 1, 0));
@@ -213,10 +231,10 @@ mod tests {
     #[test]
     fn only_answers_within_the_window_are_recorded() {
         let (mut book, start) = (Book::new(0), Instant::now());
-        let second = std::time::Duration::from_secs(1);
+        let second = Duration::from_secs(1);
         book.measure(start + second, start + 2 * second);
         for at in [start, start + second, start + 3 * second] {
-            let id = book.submit(start);
+            let id = book.submit(start, MINUTE);
             book.answer(&completed(id), at);
         }
         assert_eq!((book.record.answered, book.counts.completed), (1, 3));

@@ -1,6 +1,7 @@
 //! `loadtest`: the measuring instrument. `demo` shows the router at work, `run` measures closed and open loops, `replay` plays
 //! a trace. It never takes the router's word for what became of an activation: it keeps its own books.
 
+mod bars;
 mod book;
 mod demo;
 mod fleet;
@@ -38,6 +39,8 @@ enum Command {
     Run(RunArgs),
     /// The arrivals of a trace, against the router.
     Replay(replay::ReplayArgs),
+    /// The bars this router is held to, measured one by one, as a table. Takes about a quarter of an hour with --repeat 5.
+    Bars(bars::BarsArgs),
     /// Play a part of a run; this program starts itself so.
     #[command(hide = true)]
     Part { role: String },
@@ -156,6 +159,7 @@ fn main() -> anyhow::Result<()> {
         Command::Demo => demo::demo(),
         Command::Run(args) => args.common.measure(&args.target, &args.plan()?).map(drop),
         Command::Replay(args) => replay::replay(&args),
+        Command::Bars(args) => bars::bars(&args),
         Command::Part { role } => fleet::play_as_process(&role),
     }
 }

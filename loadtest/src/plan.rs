@@ -19,7 +19,7 @@ pub(crate) struct Plan {
     pub(crate) payload_bytes: usize,
     /// Actions the load goes over, in turn.
     pub(crate) actions: u32,
-    /// Containers; number `i` runs action `i % actions`.
+    /// Containers; which action each runs, `action_of` says.
     pub(crate) containers: u32,
     /// Activations a container runs at once.
     pub(crate) concurrency: u32,
@@ -49,6 +49,22 @@ pub(crate) enum Load {
     },
     /// The arrivals of a trace.
     Replay(Replay),
+    /// The first controller pushes activations to action 0, which has no container, and they expire one after the other;
+    /// the second pushes to action 1 at a rate meanwhile.
+    Expiry(Expiry),
+}
+
+/// Deadlines that are let pass.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Expiry {
+    /// How many, armed before the first passes.
+    pub(crate) deadlines: u32,
+    /// When the first passes.
+    pub(crate) first_seconds: f64,
+    /// The time from the first to the last, evenly filled.
+    pub(crate) spread_seconds: f64,
+    /// Activations per second that flow meanwhile.
+    pub(crate) rate: f64,
 }
 
 /// Which trace and how.
@@ -78,6 +94,7 @@ impl Plan {
             Load::Open { .. } => "open",
             Load::Replay(Replay { clumped: true, .. }) => "replay-clumped",
             Load::Replay(Replay { clumped: false, .. }) => "replay-uniform",
+            Load::Expiry(_) => "expiry",
         }
     }
 
@@ -87,6 +104,14 @@ impl Plan {
 
     pub(crate) fn window(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+}
+
+impl Plan {
+    /// The action that a container runs: counted from the last one down, so that with fewer containers than actions it is the
+    /// first actions that have none.
+    pub(crate) fn action_of(&self, container: u32) -> u32 {
+        self.actions - 1 - container % self.actions
     }
 }
 

@@ -74,7 +74,7 @@ fn result(
         scenario: plan.scenario().to_owned(),
         in_flight: match plan.load {
             Load::Closed { in_flight } => in_flight.into(),
-            Load::Open { .. } | Load::Replay(_) => seen.in_flight_max,
+            Load::Open { .. } | Load::Replay(_) | Load::Expiry(_) => seen.in_flight_max,
         },
         payload_bytes: plan.payload_bytes,
         actions: plan.actions,

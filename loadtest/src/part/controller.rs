@@ -2,11 +2,11 @@
 
 use super::{ControllerReport, Event, Orders, Report};
 use crate::book::{Book, Record};
-use crate::plan::{Load, Plan, action_key};
+use crate::plan::{Expiry, Load, Plan, action_key};
 use crate::trace::{self, Arrival};
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use bytes::Bytes;
-use client::{PushReceiver, PushSender, PushStream};
+use client::{AppendError, PushReceiver, PushSender, PushStream};
 use parking_lot::Mutex;
 use proto::v1;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub(crate) async fn run(endpoint: &str, plan: &Plan, report: Report) -> anyhow::Result<()> {
     let arrivals = match &plan.load {
         Load::Replay(replay) => Some(trace::arrivals(replay)?),
-        Load::Closed { .. } | Load::Open { .. } => None,
+        Load::Closed { .. } | Load::Open { .. } | Load::Expiry(_) => None,
     };
     let mut controllers = Vec::new();
     for number in 0..plan.controllers {
@@ -24,7 +24,7 @@ pub(crate) async fn run(endpoint: &str, plan: &Plan, report: Report) -> anyhow::
     }
     let start = Instant::now();
     let (begins, ends) = (start + plan.warm_up(), start + plan.warm_up() + plan.window());
-    let by_time = plan.count.is_none() && arrivals.is_none();
+    let by_time = plan.count.is_none() && matches!(plan.load, Load::Closed { .. } | Load::Open { .. });
     let (begins, ends) = if by_time { (begins, ends) } else { (start, start + FOREVER) };
     controllers.iter().for_each(|(controller, _)| controller.desk.lock().book.measure(begins, ends));
 
@@ -47,6 +47,18 @@ pub(crate) async fn run(endpoint: &str, plan: &Plan, report: Report) -> anyhow::
 /// How long to wait for answers after the last push before they count as missing. Longer than anything here runs.
 const PATIENCE: Duration = Duration::from_secs(30);
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
+
+/// One activation of a schedule.
+#[derive(Debug, Clone, Copy, Default)]
+struct Step {
+    /// When it is to be sent, from the start.
+    at: Duration,
+    /// None: the next in turn.
+    action: Option<u32>,
+    service_time: Duration,
+    /// None: the plan's.
+    time_left_ms: Option<u32>,
+}
 
 /// A controller and its stream's sending half. Cheap to clone.
 #[derive(Clone)]
@@ -84,22 +96,22 @@ impl Controller {
     fn push_next(&self, desk: &mut Desk, n: u64, now: Instant) {
         let n = n.min(desk.to_push);
         desk.to_push -= n;
-        let activations = (0..n).map(|_| self.next_activation(desk, now));
+        let activations = (0..n).map(|_| self.activation(desk, &Step::default(), now));
         // Only a stream that is over refuses: what is out then counts as unanswered.
         let _ = self.sender.push_all(activations.collect::<Vec<_>>());
     }
 
-    fn next_activation(&self, desk: &mut Desk, now: Instant) -> v1::Activation {
-        let action = desk.next_action;
-        desk.next_action = (action + 1) % self.plan.actions;
-        self.activation(desk, action, Duration::ZERO, now)
-    }
-
-    fn activation(&self, desk: &mut Desk, action: u32, service_time: Duration, sent: Instant) -> v1::Activation {
-        let payload =
-            if self.plan.check_starts { self.orders(desk, action, service_time) } else { self.payload.clone() };
-        let time_left_ms = self.plan.time_left_ms;
-        v1::Activation { id: desk.book.submit(sent), action, time_left_ms, payload, reply: 0 }
+    fn activation(&self, desk: &mut Desk, step: &Step, sent: Instant) -> v1::Activation {
+        let action = step.action.unwrap_or_else(|| {
+            let next = desk.next_action;
+            desk.next_action = (next + 1) % self.plan.actions;
+            next
+        });
+        let orders = self.plan.check_starts.then(|| self.orders(desk, action, step.service_time));
+        let payload = orders.unwrap_or_else(|| self.payload.clone());
+        let time_left_ms = step.time_left_ms.unwrap_or(self.plan.time_left_ms);
+        let id = desk.book.submit(sent, Duration::from_millis(time_left_ms.into()));
+        v1::Activation { id, action, time_left_ms, payload, reply: 0 }
     }
 
     fn orders(&self, desk: &mut Desk, action: u32, service_time: Duration) -> Bytes {
@@ -150,19 +162,51 @@ async fn push(
         (Load::Closed { in_flight }, _) => close_loop(controllers, plan, *in_flight, ends, report).await,
         (Load::Open { rate }, _) => {
             let count = plan.count.unwrap_or(whole((plan.warm_up_seconds + plan.seconds) * rate));
-            let rate = *rate;
-            ensure!(rate > 0.0, "--rate must be above 0");
-            let step = move |n: u64| (Duration::from_secs_f64(seconds(n) / rate), None, Duration::ZERO);
-            by_schedule(controllers.to_vec(), (0..count).map(step), count, report.clone()).await
+            by_schedule(controllers.to_vec(), at_rate(*rate, count), count, report.clone()).await
         }
-        (Load::Replay(_), Some(arrivals)) => {
+        (Load::Replay(_), arrivals) => {
+            let arrivals = arrivals.context("a replay has arrivals")?;
             let count = arrivals.len() as u64;
-            let each = arrivals.into_iter().map(|a| (a.at(), Some(a.function()), a.service_time()));
-            by_schedule(controllers.to_vec(), each, count, report.clone()).await
+            let steps = arrivals.into_iter().map(|arrival| Step {
+                at: arrival.at(),
+                action: Some(arrival.function()),
+                service_time: arrival.service_time(),
+                time_left_ms: None,
+            });
+            by_schedule(controllers.to_vec(), steps, count, report.clone()).await
         }
-        (Load::Replay(_), None) => unreachable!("a replay has arrivals"),
+        (Load::Expiry(expiry), _) => let_expire(controllers, *expiry, report).await,
     }
 }
+
+/// Steps at a steady rate.
+fn at_rate(rate: f64, count: u64) -> impl Iterator<Item = Step> + Send + 'static {
+    (0..count).map(move |n| Step { at: Duration::from_secs_f64(seconds(n) / rate), ..Step::default() })
+}
+
+/// The doomed ones by the first controller, as fast as they are taken; a steady flow by the second.
+async fn let_expire(controllers: &[Controller], expiry: Expiry, report: &Report) -> anyhow::Result<()> {
+    let [doomed, flowing] = controllers else {
+        anyhow::bail!("deadlines take two controllers, not {}", controllers.len())
+    };
+    let count = u64::from(expiry.deadlines);
+    let (first, spread) = (expiry.first_seconds, expiry.spread_seconds);
+    let steps = (0..count).map(move |n| {
+        let at = first * ARMING_SHARE * seconds(n) / seconds(count);
+        let deadline = first + spread * seconds(n) / seconds(count);
+        let time_left_ms = u32::try_from(whole((deadline - at) * 1000.0)).unwrap_or(u32::MAX);
+        Step { at: Duration::from_secs_f64(at), action: Some(0), time_left_ms: Some(time_left_ms), ..Step::default() }
+    });
+    let total = whole((first + spread) * expiry.rate);
+    let flow = at_rate(expiry.rate, total).map(|step| Step { action: Some(1), ..step });
+    let silent: Report = Arc::new(|_| ());
+    let arming = by_schedule(vec![doomed.clone()], steps, count, silent);
+    let flowing = by_schedule(vec![flowing.clone()], flow, total, report.clone());
+    tokio::try_join!(arming, flowing).map(drop)
+}
+
+/// The part of the time before the first deadline in which deadlines are armed.
+const ARMING_SHARE: f64 = 0.8;
 
 #[allow(clippy::cast_precision_loss)]
 fn seconds(n: u64) -> f64 {
@@ -208,7 +252,7 @@ async fn close_loop(
 /// the thread woke up, is when an activation counts as sent.
 async fn by_schedule(
     controllers: Vec<Controller>,
-    schedule: impl Iterator<Item = (Duration, Option<u32>, Duration)> + Send + 'static,
+    schedule: impl Iterator<Item = Step> + Send + 'static,
     count: u64,
     report: Report,
 ) -> anyhow::Result<()> {
@@ -216,39 +260,43 @@ async fn by_schedule(
 }
 
 #[allow(clippy::disallowed_methods)]
-fn pace(
-    controllers: &[Controller],
-    schedule: impl Iterator<Item = (Duration, Option<u32>, Duration)>,
-    count: u64,
-    report: &Report,
-) {
+fn pace(controllers: &[Controller], schedule: impl Iterator<Item = Step>, count: u64, report: &Report) {
     let start = Instant::now();
     let mut schedule = schedule.peekable();
-    let (mut sent, mut reported) = (0_u64, Instant::now());
-    while let Some((at, ..)) = schedule.peek() {
-        let wait = (start + *at).saturating_duration_since(Instant::now());
+    let (mut sent, mut batches, mut reported) = (0_u64, 0_usize, Instant::now());
+    while let Some(step) = schedule.peek() {
+        let wait = (start + step.at).saturating_duration_since(Instant::now());
         if !wait.is_zero() {
             std::thread::sleep(wait);
         }
         // All that are due go to one controller, in one batch; the next batch to the next.
-        let controller = &controllers[usize::try_from(sent).unwrap_or(0) % controllers.len()];
-        let mut desk = controller.desk.lock();
+        let controller = &controllers[batches % controllers.len()];
+        batches += 1;
         let due = start.elapsed();
+        let mut desk = controller.desk.lock();
         let mut batch = Vec::new();
-        while let Some((at, action, service_time)) = schedule.next_if(|(at, ..)| *at <= due && batch.len() < BATCH_MAX)
-        {
-            let action = action.unwrap_or_else(|| {
-                u32::try_from((sent + batch.len() as u64) % u64::from(controller.plan.actions)).unwrap_or(0)
-            });
-            batch.push(controller.activation(&mut desk, action, service_time, start + at));
+        while let Some(step) = schedule.next_if(|step| step.at <= due && batch.len() < BATCH_MAX) {
+            batch.push(controller.activation(&mut desk, &step, start + step.at));
         }
-        sent += batch.len() as u64;
-        let _ = controller.sender.push_all(batch);
         drop(desk);
+        sent += batch.len() as u64;
+        send_all(&controller.sender, batch);
         if reported.elapsed() > Duration::from_millis(100) {
             reported = Instant::now();
             report(Event::Progress(seconds(sent) / seconds(count)));
         }
+    }
+}
+
+/// Sends a batch whole, and waits where the way to the router is full. A stream that is over takes nothing: what is out then
+/// counts as unanswered.
+#[allow(clippy::disallowed_methods)]
+fn send_all(sender: &PushSender, batch: Vec<v1::Activation>) {
+    let mut rest = batch.into_iter();
+    let mut refused = None;
+    while let Err(AppendError::Full { entry, .. }) = sender.push_all(refused.take().into_iter().chain(&mut rest)) {
+        refused = Some(entry);
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -289,6 +337,7 @@ fn sum(controllers: &[Controller], seconds: f64) -> ControllerReport {
         report.offered = record.offered;
         report.answered = record.answered;
         report.latency = record.latency();
+        report.lateness = record.lateness();
         report.stages = record.stages();
     }
     report

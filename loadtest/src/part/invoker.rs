@@ -35,7 +35,7 @@ pub(crate) async fn run(
 
 fn register(sender: &PullSender, plan: &Plan, node: u32) -> anyhow::Result<()> {
     for container in (0..plan.containers).filter(|container| container % plan.invokers == node) {
-        let key = Some(action_key(container % plan.actions).into());
+        let key = Some(action_key(plan.action_of(container)).into());
         let (concurrency, credits) = (plan.concurrency, plan.concurrency);
         sender.register(v1::Register { container, key, concurrency, credits, warm: false })?;
     }

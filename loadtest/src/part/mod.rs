@@ -52,6 +52,8 @@ pub(crate) struct ControllerReport {
     pub(crate) offered: u64,
     pub(crate) answered: u64,
     pub(crate) latency: Latency,
+    /// Of expired activations: how long after their deadline the answer came.
+    pub(crate) lateness: Latency,
     pub(crate) stages: Stages,
 }
 
