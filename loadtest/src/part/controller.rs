@@ -294,7 +294,9 @@ fn pace(controllers: &[Controller], schedule: impl Iterator<Item = Step>, count:
 fn send_all(sender: &PushSender, batch: Vec<v1::Activation>) {
     let mut rest = batch.into_iter();
     let mut refused = None;
-    while let Err(AppendError::Full { entry, .. }) = sender.push_all(refused.take().into_iter().chain(&mut rest)) {
+    loop {
+        let sent = sender.push_all(refused.take().into_iter().chain(&mut rest));
+        let Err(AppendError::Full { entry, .. }) = sent else { return };
         refused = Some(entry);
         std::thread::sleep(Duration::from_millis(1));
     }
