@@ -296,7 +296,7 @@ fn send_all(sender: &PushSender, batch: Vec<v1::Activation>) {
     let mut refused = None;
     loop {
         let sent = sender.push_all(refused.take().into_iter().chain(&mut rest));
-        let Err(AppendError::Full { entry, .. }) = sent else { return };
+        let Err(AppendError::Full(entry)) = sent else { return };
         refused = Some(entry);
         std::thread::sleep(Duration::from_millis(1));
     }
