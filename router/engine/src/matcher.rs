@@ -107,7 +107,7 @@ impl Matcher {
             Input::Retire(container) => self.retire(container, turn),
             Input::Gone(container) => self.gone(container, turn),
             Input::Resume(container) => self.resume(container, turn),
-            Input::Expire(key) => self.expire(key, turn),
+            Input::Expire(key) => self.deadline_has_come(key, turn),
             Input::Supersede(newer) => self.supersede(newer, turn),
         }
     }
@@ -291,10 +291,15 @@ impl Matcher {
         self.settle(turn);
     }
 
-    fn expire(&mut self, key: Key, turn: &mut Turn<'_>) {
+    fn deadline_has_come(&mut self, key: Key, turn: &mut Turn<'_>) {
         if !matches!(self.slots.get(key), Some(Slot { place: Place::Queued { .. }, .. })) {
             return; // Dispatched or ended while the timer was on its way.
         }
+        self.expire(key, turn);
+        self.settle(turn);
+    }
+
+    fn expire(&mut self, key: Key, turn: &mut Turn<'_>) {
         self.dequeue(key, turn);
         let slot = self.forget(key, turn);
         turn.expired(slot.controller, slot.id, slot.reply, slot.accepted_at);

@@ -357,7 +357,7 @@ impl World {
                     format!("dispatch {id} to {container} time_left {time_left} attempt {attempt}")
                 }
                 Effect::Answer(stream, Answer { id, outcome, .. }) => {
-                    format!("answer {} to {} {}", name(id), self.streams[stream.0 as usize], ended(&outcome))
+                    format!("answer {} to {} {}", name(id), self.stream_name(stream), ended(&outcome))
                 }
                 Effect::Refuse(_, refusal) => {
                     let container = self.container(refusal.number);
@@ -367,7 +367,7 @@ impl World {
                 Effect::Drain(_, number) => format!("drain {}", self.container(number)),
                 Effect::AwaitRoom(stream, action, key) => {
                     self.awaiting_room.push((stream, action, key));
-                    format!("await_room {}", self.streams[stream.0 as usize])
+                    format!("await_room {}", self.stream_name(stream))
                 }
                 Effect::WakeAt(at) => {
                     self.wake = self.wake.into_iter().chain([at]).min();
@@ -417,6 +417,10 @@ impl World {
             self.streams.len() - 1
         });
         StreamId(at as u64)
+    }
+
+    fn stream_name(&self, stream: StreamId) -> &str {
+        &self.streams[usize::try_from(stream.0).expect("few streams")]
     }
 
     fn room(&mut self, stream: &str) -> Arc<Room> {
