@@ -56,9 +56,11 @@ impl fmt::Debug for Action {
 struct Family {
     /// The one that controllers declared last.
     current: Option<Arc<Action>>,
-    /// Earlier ones that still drain, and ones that only containers have named so far.
-    others: Vec<Arc<Action>>,
-    /// Earlier ones, newest last.
+    /// Earlier ones that are still there.
+    draining: Vec<Arc<Action>>,
+    /// Ones that only containers have named so far.
+    undeclared: Vec<Arc<Action>>,
+    /// Earlier ones, there or not, newest last.
     superseded: VecDeque<Arc<str>>,
 }
 
@@ -149,20 +151,17 @@ impl Hub {
         let (current, superseded) = {
             let mut family = self.families.entry(key.name.clone()).or_default();
             if let Some(current) = &family.current
-                && (current.key.revision == key.revision || family.superseded.contains(&key.revision))
+                && (current.key.revision == key.revision || family.is_superseded(&key.revision))
             {
                 return Ok(current.clone());
             }
-            let known = family.others.iter().position(|action| action.key.revision == key.revision);
+            let known = family.undeclared.iter().position(|action| action.key.revision == key.revision);
             let new = match known {
-                Some(at) => family.others.swap_remove(at),
+                Some(at) => family.undeclared.swap_remove(at),
                 None => self.add(key, pass)?,
             };
-            let old = family.current.replace(new.clone());
-            family.remember(old.as_ref());
-            family.others.extend(old.clone());
             // Those that containers named and no controller ever did stay as they are.
-            (new, old)
+            (new.clone(), family.replace_current(new))
         };
         if let Some(old) = superseded {
             self.enter(&old, &mut vec![Input::Supersede(current.clone())], pass);
@@ -269,13 +268,13 @@ impl Hub {
         pass: &mut Pass<P>,
     ) -> Result<(Arc<Action>, Option<Arc<Action>>), Rejection> {
         let mut family = self.families.entry(key.name.clone()).or_default();
-        let known = family.current.iter().chain(&family.others).find(|action| action.key.revision == key.revision);
-        if let Some(action) = known {
+        if let Some(action) = family.find(&key.revision) {
             return Ok((action.clone(), None));
         }
         let action = self.add(key, pass)?;
-        family.others.push(action.clone());
-        let newer = family.current.clone().filter(|_| family.superseded.contains(&key.revision));
+        let newer = family.current.clone().filter(|_| family.is_superseded(&key.revision));
+        let others = if newer.is_some() { &mut family.draining } else { &mut family.undeclared };
+        others.push(action.clone());
         Ok((action, newer))
     }
 
@@ -318,10 +317,8 @@ impl Hub {
         if Arc::strong_count(action) > 2 || !action.file.wait(|_, _| (), |matcher| matcher.is_idle()) {
             return false;
         }
-        let family = entry.get_mut();
-        family.others.retain(|other| !Arc::ptr_eq(other, action));
-        family.current.take_if(|current| Arc::ptr_eq(current, action));
-        if family.current.is_none() && family.others.is_empty() {
+        entry.get_mut().forget(action);
+        if entry.get().is_empty() {
             entry.remove();
         }
         true
@@ -329,11 +326,36 @@ impl Hub {
 }
 
 impl Family {
-    fn remember(&mut self, superseded: Option<&Arc<Action>>) {
-        let Some(action) = superseded else { return };
+    fn find(&self, revision: &str) -> Option<&Arc<Action>> {
+        let mut all = self.current.iter().chain(&self.draining).chain(&self.undeclared);
+        all.find(|action| &*action.key.revision == revision)
+    }
+
+    /// One that drains is never brought back, even if so many came after it that it is not remembered: what is pushed to it
+    /// goes to its successor, and so on round a circle.
+    fn is_superseded(&self, revision: &str) -> bool {
+        let mut draining = self.draining.iter().map(|action| &action.key.revision);
+        self.superseded.iter().any(|earlier| &**earlier == revision) || draining.any(|earlier| &**earlier == revision)
+    }
+
+    /// Returns the one that was current.
+    fn replace_current(&mut self, new: Arc<Action>) -> Option<Arc<Action>> {
+        let old = self.current.replace(new)?;
         if self.superseded.len() == REVISIONS_REMEMBERED {
             self.superseded.pop_front();
         }
-        self.superseded.push_back(action.key.revision.clone());
+        self.superseded.push_back(old.key.revision.clone());
+        self.draining.push(old.clone());
+        Some(old)
+    }
+
+    fn forget(&mut self, action: &Arc<Action>) {
+        self.draining.retain(|other| !Arc::ptr_eq(other, action));
+        self.undeclared.retain(|other| !Arc::ptr_eq(other, action));
+        self.current.take_if(|current| Arc::ptr_eq(current, action));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.current.is_none() && self.draining.is_empty() && self.undeclared.is_empty()
     }
 }
