@@ -352,7 +352,10 @@ impl Family {
     fn forget(&mut self, action: &Arc<Action>) {
         self.draining.retain(|other| !Arc::ptr_eq(other, action));
         self.undeclared.retain(|other| !Arc::ptr_eq(other, action));
-        self.current.take_if(|current| Arc::ptr_eq(current, action));
+        if self.current.take_if(|current| Arc::ptr_eq(current, action)).is_some() {
+            // Without a current one there is nothing that the earlier ones stand for.
+            self.superseded.clear();
+        }
     }
 
     fn is_empty(&self) -> bool {
