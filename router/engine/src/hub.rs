@@ -148,21 +148,7 @@ impl Hub {
     /// # Errors
     /// [`Reason::TooManyActions`]
     pub fn declare<P: Perform>(&self, key: &ActionKey, pass: &mut Pass<P>) -> Result<Arc<Action>, Rejection> {
-        let (current, superseded) = {
-            let mut family = self.families.entry(key.name.clone()).or_default();
-            if let Some(current) = &family.current
-                && (current.key.revision == key.revision || family.is_superseded(&key.revision))
-            {
-                return Ok(current.clone());
-            }
-            let known = family.undeclared.iter().position(|action| action.key.revision == key.revision);
-            let new = match known {
-                Some(at) => family.undeclared.swap_remove(at),
-                None => self.add(key, pass)?,
-            };
-            // Those that containers named and no controller ever did stay as they are.
-            (new.clone(), family.replace_current(new))
-        };
+        let (current, superseded) = self.make_current(key, pass).inspect_err(|_| self.drop_empty_family(&key.name))?;
         if let Some(old) = superseded {
             self.enter(&old, &mut vec![Input::Supersede(current.clone())], pass);
         }
@@ -180,7 +166,7 @@ impl Hub {
         pass: &mut Pass<P>,
     ) -> Result<(Arc<Action>, ContainerKey), Rejection> {
         self.shared.limits.check_concurrency(new.concurrency)?;
-        let (action, newer) = self.find_or_add(key, pass)?;
+        let (action, newer) = self.find_or_add(key, pass).inspect_err(|_| self.drop_empty_family(&key.name))?;
         if let Some(newer) = newer {
             self.enter(&action, &mut vec![Input::Supersede(newer)], pass);
         }
@@ -260,6 +246,28 @@ impl Hub {
         }
     }
 
+    /// The action a controller means, and the one that it has just superseded.
+    #[allow(clippy::type_complexity)]
+    fn make_current<P: Perform>(
+        &self,
+        key: &ActionKey,
+        pass: &mut Pass<P>,
+    ) -> Result<(Arc<Action>, Option<Arc<Action>>), Rejection> {
+        let mut family = self.families.entry(key.name.clone()).or_default();
+        if let Some(current) = &family.current
+            && (current.key.revision == key.revision || family.is_superseded(&key.revision))
+        {
+            return Ok((current.clone(), None));
+        }
+        let known = family.undeclared.iter().position(|action| action.key.revision == key.revision);
+        let new = match known {
+            Some(at) => family.undeclared.swap_remove(at),
+            None => self.add(key, pass)?,
+        };
+        // Those that containers named and no controller ever did stay as they are.
+        Ok((new.clone(), family.replace_current(new)))
+    }
+
     /// The action of that very revision, and the current one if it supersedes it.
     #[allow(clippy::type_complexity)]
     fn find_or_add<P: Perform>(
@@ -276,6 +284,11 @@ impl Hub {
         let others = if newer.is_some() { &mut family.draining } else { &mut family.undeclared };
         others.push(action.clone());
         Ok((action, newer))
+    }
+
+    /// A name whose first action was refused must not stay: strangers choose names, and only actions are limited.
+    fn drop_empty_family(&self, name: &ActionName) {
+        self.families.remove_if(name, |_, family| family.is_empty());
     }
 
     fn add<P: Perform>(&self, key: &ActionKey, pass: &mut Pass<P>) -> Result<Arc<Action>, Rejection> {
@@ -360,5 +373,34 @@ impl Family {
 
     fn is_empty(&self) -> bool {
         self.current.is_none() && self.draining.is_empty() && self.undeclared.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::StreamId;
+
+    impl Perform for () {
+        fn perform(&mut self, effects: &mut Vec<Effect>) {
+            effects.clear();
+        }
+    }
+
+    #[test]
+    fn an_action_that_is_refused_leaves_nothing_behind() {
+        let hub = Hub::new(Limits { actions_max: 0, ..Limits::default() }, 7, 1, Timestamp::ZERO);
+        let (key, mut pass) = (ActionKey::new("tenant", "action", ""), Pass::new(()));
+        let new = Registration {
+            stream: StreamId(0),
+            number: 1,
+            concurrency: 1,
+            credits: 0,
+            warm: false,
+            room: Arc::default(),
+        };
+        assert_eq!(hub.declare(&key, &mut pass).unwrap_err().reason, Reason::TooManyActions);
+        assert_eq!(hub.register(&key, new, &mut pass).unwrap_err().reason, Reason::TooManyActions);
+        assert_eq!((hub.actions(), hub.families.len()), (0, 0));
     }
 }
