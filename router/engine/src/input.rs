@@ -49,7 +49,7 @@ pub struct Push {
     pub deadline: Timestamp,
     /// What the action gets.
     pub payload: Bytes,
-    /// Taken before: it was returned, or comes from a superseded revision. It is not counted, acknowledged or refused again.
+    /// Taken before: it comes from a superseded revision, and its id is taken. It is not counted, acknowledged or refused again.
     pub accepted: bool,
 }
 

@@ -43,6 +43,11 @@ impl Ledger {
         }
     }
 
+    /// Notes where an id that stayed taken has come to.
+    pub(crate) fn moved(&self, id: ActivationId, to: Whereabouts) {
+        self.known.insert(id, to);
+    }
+
     /// Frees an id if it lies where `expected` says, and tells where it lay.
     pub(crate) fn free_if(
         &self,

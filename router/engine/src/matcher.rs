@@ -134,6 +134,9 @@ impl Matcher {
             return turn.elsewhere.push_back((newer.clone(), Input::Push(push)));
         }
         if push.deadline <= turn.now {
+            if push.accepted {
+                turn.shared.ledger.free(&push.id);
+            }
             turn.accept(&push);
             return turn.expired(push.controller, push.id, push.reply, push.accepted_at);
         }
@@ -193,7 +196,10 @@ impl Matcher {
             place,
             links: Links::default(),
         });
-        if !turn.shared.ledger.take(push.id, Whereabouts { action: turn.action.number(), slot: key }) {
+        let at = Whereabouts { action: turn.action.number(), slot: key };
+        if push.accepted {
+            turn.shared.ledger.moved(push.id, at);
+        } else if !turn.shared.ledger.take(push.id, at) {
             self.slots.remove(key);
             return Err(Rejection::new(Reason::IdInFlight, "id", 0));
         }
@@ -306,26 +312,23 @@ impl Matcher {
     }
 
     fn take_back(&mut self, container: ContainerKey, id: ActivationId, payload: Bytes, turn: &mut Turn<'_>) {
-        let Some(slot) = self.take_in_flight(container, &id, turn) else { return };
+        let Some(at) = turn.shared.ledger.find(&id).filter(|at| self.is_in_flight(at, container, turn)) else {
+            return self.refuse_foreign(container, &id, turn);
+        };
+        self.detach(at.slot, container);
         self.containers.returned(container);
         turn.tally.count(Count::Returned);
-        let Slot { controller, reply, attempt, accepted_at, deadline, sequence, .. } = slot;
-        let attempt = attempt.saturating_add(1);
-        let push = Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: true };
-        self.requeue(push, sequence, turn);
+        self.requeue(at.slot, payload, turn);
         self.settle(turn);
     }
 
-    /// Puts a returned activation back where it was in the order of admission.
-    fn requeue(&mut self, push: Push, sequence: u32, turn: &mut Turn<'_>) {
-        self.reserve(push.payload.len() as u64, true, turn).expect("an accepted activation is not refused");
-        let place = Place::Queued { payload: compact(&push.payload), armed: None };
-        let bytes = push.payload.len() as u64;
-        let Ok(key) = self.admit(&push, place, turn) else {
-            self.release(bytes, turn);
-            return; // Its id was pushed again in this very moment by someone else; that one is answered.
-        };
-        self.slots[key].sequence = sequence;
+    /// Puts a returned activation back where it was in the order of admission. It keeps its slot, and so its id.
+    fn requeue(&mut self, key: Key, payload: Bytes, turn: &mut Turn<'_>) {
+        self.reserve(payload.len() as u64, true, turn).expect("an accepted activation is not refused");
+        let slot = &mut self.slots[key];
+        slot.attempt = slot.attempt.saturating_add(1);
+        slot.place = Place::Queued { payload: compact(&payload), armed: None };
+        let sequence = slot.sequence;
         let mut before = None;
         let mut next = self.queue.first();
         // Only past others that came back: all else was admitted later.
@@ -394,7 +397,9 @@ impl Matcher {
         let newer = self.newer.clone().expect("only a superseded revision moves on");
         while let Some(key) = self.queue.first() {
             let payload = self.dequeue(key, turn);
-            let Slot { id, controller, reply, attempt, accepted_at, deadline, .. } = self.forget(key, turn);
+            // Its id stays taken all the way.
+            let slot = self.slots.remove(key).expect("it was just dequeued");
+            let Slot { id, controller, reply, attempt, accepted_at, deadline, .. } = slot;
             let push = Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: true };
             turn.tally.count(Count::Redirected);
             turn.elsewhere.push_back((newer.clone(), Input::Push(push)));
@@ -455,19 +460,24 @@ impl Matcher {
 
     /// Takes an activation off its container, if that is where it is; else refuses what the container said of it.
     fn take_in_flight(&mut self, on: ContainerKey, id: &ActivationId, turn: &mut Turn<'_>) -> Option<Slot> {
-        let here = |at: &Whereabouts| at.action == turn.action.number() && self.is_in_flight(at.slot, on);
-        if let Some(Whereabouts { slot, .. }) = turn.shared.ledger.free_if(id, here) {
-            self.detach(slot, on);
-            return self.slots.remove(slot);
-        }
+        let Some(at) = turn.shared.ledger.free_if(id, |at| self.is_in_flight(at, on, turn)) else {
+            self.refuse_foreign(on, id, turn);
+            return None;
+        };
+        self.detach(at.slot, on);
+        self.slots.remove(at.slot)
+    }
+
+    fn is_in_flight(&self, at: &Whereabouts, on: ContainerKey, turn: &Turn<'_>) -> bool {
+        let slot = self.slots.get(at.slot).filter(|_| at.action == turn.action.number());
+        matches!(slot, Some(Slot { place: Place::InFlight { container, .. }, .. }) if *container == on)
+    }
+
+    /// Refuses what a container said of an activation that it does not have.
+    fn refuse_foreign(&self, on: ContainerKey, id: &ActivationId, turn: &mut Turn<'_>) {
         let elsewhere = turn.shared.ledger.find(id).is_some();
         let reason = if elsewhere { Reason::NotDispatchedHere } else { Reason::NotInFlight };
         self.refuse(on, Rejection::new(reason, "id", 0), &id.0, turn);
-        None
-    }
-
-    fn is_in_flight(&self, key: Key, on: ContainerKey) -> bool {
-        matches!(self.slots.get(key), Some(Slot { place: Place::InFlight { container, .. }, .. }) if *container == on)
     }
 
     fn detach(&mut self, key: Key, from: ContainerKey) {

@@ -56,15 +56,15 @@ fn is_text(path: &Path) -> bool {
 }
 
 fn comes_out_as_written(file: &Path) -> bool {
-    let name = file.file_name().unwrap().to_string_lossy();
-    let written = fs::read_to_string(file).unwrap();
+    let name = file.file_name().expect("a file has a name").to_string_lossy();
+    let written = fs::read_to_string(file).expect("a case can be read");
     let actual = run(&name, &written);
     assert!(actual.contains("\n> "), "{name} has a case, and something comes of it");
     if actual == written {
         return true;
     }
     if std::env::var_os("UPDATE_CASES").is_some() {
-        fs::write(file, actual).unwrap();
+        fs::write(file, actual).expect("a case can be written");
         return true;
     }
     println!("{name}: - as written, + as it came out\n{}", diff(&written, &actual));
