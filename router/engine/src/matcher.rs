@@ -65,6 +65,8 @@ pub(crate) struct Matcher {
     sequence: u32,
     /// The current revision of the action, if this is not it.
     newer: Option<Arc<Action>>,
+    /// The latest time it was told.
+    latest: Timestamp,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,7 @@ impl Linked for Slot {
 
 impl Matcher {
     pub(crate) fn handle(&mut self, input: Input, turn: &mut Turn<'_>) {
+        self.catch_up(&input, turn);
         match input {
             Input::Push(push) => self.push(push, turn),
             Input::Credit(container, credits) => self.credit(container, credits, turn),
@@ -113,12 +116,21 @@ impl Matcher {
     }
 
     pub(crate) fn register(&mut self, new: Registration, turn: &mut Turn<'_>) -> Result<ContainerKey, Rejection> {
+        turn.now = self.latest.max(turn.now);
         let credits = new.credits;
         let key = self.containers.register(new)?;
         turn.tally.count(Count::ContainersRegistered);
         turn.tally.add(Count::CreditsGranted, credits.into());
         self.settle(turn);
         Ok(key)
+    }
+
+    /// A thread may be at it for others long after its pass began, and another come whose pass began earlier. Time goes on
+    /// meanwhile, and pushes tell how far.
+    fn catch_up(&mut self, input: &Input, turn: &mut Turn<'_>) {
+        let arrived = if let Input::Push(push) = input { push.accepted_at } else { Timestamp::ZERO };
+        self.latest = self.latest.max(turn.now).max(arrived);
+        turn.now = self.latest;
     }
 
     /// Nothing queued, nothing in flight, no containers.

@@ -68,6 +68,16 @@ fn rejections(effects: &[Effect]) -> Vec<Reason> {
     effects.iter().filter_map(reason).collect()
 }
 
+/// Who was dispatched with how much time left, or answered.
+fn fates(effects: &[Effect]) -> Vec<(u128, Option<u32>)> {
+    let fate = |effect: &Effect| match effect {
+        Effect::Dispatch(_, dispatch) => Some((u128::from_be_bytes(dispatch.id.0), Some(dispatch.time_left_ms))),
+        Effect::Answer(_, answer) => Some((u128::from_be_bytes(answer.id.0), None)),
+        _ => None,
+    };
+    effects.iter().filter_map(fate).collect()
+}
+
 fn revision(revision: &str) -> ActionKey {
     ActionKey::new("tenant", "action", revision)
 }
@@ -88,4 +98,28 @@ fn push(id: u128, now: Timestamp) -> Input {
         payload: Bytes::from_static(b"payload"),
         accepted: false,
     })
+}
+
+#[test]
+fn what_is_done_for_another_thread_is_done_at_its_time() {
+    let hub = Hub::new(Limits::default(), 7, 1, Timestamp::ZERO);
+    let mut pass = Pass::new(Recorder::default());
+    let action = hub.declare(&revision("1"), &mut pass).unwrap();
+    let (_, container) = hub.register(&revision("1"), registration(1, 0), &mut pass).unwrap();
+    let later = pass.now + Duration::from_millis(100);
+    hub.enter(&action, &mut vec![push(1, pass.now)], &mut pass);
+
+    // As if another thread had left these in the intake: this pass's own time is still zero.
+    hub.enter(&action, &mut vec![push(2, later), Input::Credit(container, 1)], &mut pass);
+    assert_eq!(
+        fates(&pass.performer.0),
+        [(1, None), (2, Some(100))],
+        "the first expired just then, the second has all its time"
+    );
+
+    // And the other way round: time does not go back for an action when a thread comes that is behind.
+    pass.performer.0.clear();
+    hub.enter(&action, &mut vec![push(3, later), push(4, Timestamp::ZERO)], &mut pass);
+    hub.enter(&action, &mut vec![Input::Credit(container, 2)], &mut pass);
+    assert_eq!(fates(&pass.performer.0), [(4, None), (3, Some(100))]);
 }
