@@ -65,7 +65,8 @@ impl<S, T> SingleFile<S, T> {
 
     fn drain(&self, state: &mut S, work: &mut impl FnMut(&mut S, &mut Vec<T>)) {
         let Some(intake) = self.intake.get() else { return };
-        let mut left: Vec<T> = std::iter::from_fn(|| intake.pop()).take(INTAKE_ITEMS_MAX).collect();
+        // All that is there now: what this thread left is among it, and what comes while it works is looked at again.
+        let mut left: Vec<T> = std::iter::from_fn(|| intake.pop()).take(intake.len()).collect();
         if !left.is_empty() {
             work(state, &mut left);
         }
