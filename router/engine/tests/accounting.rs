@@ -1,0 +1,794 @@
+//! Random interleavings of everything that can happen, against a model that does the same with plain lists and scans: what
+//! the engine asks to be done must be the same to the letter, the counts must balance after each step, and when all have left
+//! nothing may remain.
+//!
+//! Beside the model an [`Audit`] looks at the effects alone, so that model and engine cannot be wrong together about what
+//! matters most: one answer for each push, one dispatch unless returned, none after the deadline.
+
+use bytes::Bytes;
+use engine::container::{ContainerKey, Registration, Room};
+use engine::effect::{Effect, Perform};
+use engine::hub::{Action, Hub, Pass};
+use engine::id::{ActionKey, ActivationId, StreamId};
+use engine::input::{Completion, Input, Push};
+use engine::limits::{Limits, REVISIONS_REMEMBERED};
+use engine::outcome::{Outcome, Reply, RunStatus};
+use engine::tally::Count;
+use engine::time::Timestamp;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_interleaving_adds_up(limits in limits(), steps in prop::collection::vec(step(), 1..150)) {
+        let mut pair = Pair::new(limits);
+        steps.iter().for_each(|step| pair.take(step));
+        pair.end();
+    }
+}
+
+/// One thing that happens. Numbers that choose among what is there wrap around.
+#[derive(Debug, Clone)]
+enum Step {
+    Declare {
+        name: u8,
+        revision: u8,
+    },
+    Push {
+        handle: u8,
+        id: u8,
+        controller: u8,
+        ticks_left: u8,
+        bytes: u8,
+        acknowledge: bool,
+    },
+    Register {
+        name: u8,
+        revision: u8,
+        stream: u8,
+        concurrency: u32,
+        credits: u32,
+        warm: bool,
+    },
+    Credit {
+        container: u8,
+        credits: u32,
+    },
+    Complete {
+        container: u8,
+        which: Which,
+        status: u8,
+        credits: u32,
+    },
+    Return {
+        container: u8,
+        which: Which,
+    },
+    Retire {
+        container: u8,
+    },
+    Gone {
+        container: u8,
+    },
+    Full {
+        stream: u8,
+    },
+    Room {
+        stream: u8,
+    },
+    /// Time passes, and the timers are looked at or not.
+    Pass {
+        micros: u64,
+        look: bool,
+    },
+}
+
+/// An activation on a container: one of those it has, or any.
+#[derive(Debug, Clone)]
+enum Which {
+    Own(u8),
+    Any(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let which = prop_oneof![4 => any::<u8>().prop_map(Which::Own), 1 => (0..IDS).prop_map(Which::Any)];
+    let container = any::<u8>();
+    prop_oneof![
+        1 => (0..NAMES, 0..14u8).prop_map(|(name, revision)| Step::Declare { name, revision }),
+        8 => (any::<u8>(), 0..IDS, 0..2u8, 0..6u8, 0..4u8, any::<bool>()).prop_map(
+            |(handle, id, controller, ticks_left, bytes, acknowledge)| Step::Push {
+                handle, id, controller, ticks_left, bytes, acknowledge,
+            }
+        ),
+        2 => (0..NAMES, 0..4u8, 0..STREAMS, 1..4u32, 0..4u32, any::<bool>()).prop_map(
+            |(name, revision, stream, concurrency, credits, warm)| Step::Register {
+                name, revision, stream, concurrency, credits, warm,
+            }
+        ),
+        4 => (container, 0..3u32).prop_map(|(container, credits)| Step::Credit { container, credits }),
+        5 => (container, which.clone(), 0..3u8, 0..3u32).prop_map(
+            |(container, which, status, credits)| Step::Complete { container, which, status, credits }
+        ),
+        3 => (container, which).prop_map(|(container, which)| Step::Return { container, which }),
+        1 => container.prop_map(|container| Step::Retire { container }),
+        1 => container.prop_map(|container| Step::Gone { container }),
+        1 => (0..STREAMS).prop_map(|stream| Step::Full { stream }),
+        2 => (0..STREAMS).prop_map(|stream| Step::Room { stream }),
+        2 => (0..3 * TICK_US, any::<bool>()).prop_map(|(micros, look)| Step::Pass { micros, look }),
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (1..4u64, 2..8u64, 1..6u64, 4..12u64, 4..24u64).prop_map(|(count, bytes, all, all_bytes, actions)| Limits {
+        action_queued_max: count,
+        action_queued_bytes_max: bytes,
+        router_queued_max: all,
+        router_queued_bytes_max: all_bytes,
+        actions_max: actions,
+        idle_grace: GRACE,
+        ..Limits::default()
+    })
+}
+
+/// The engine and the model, side by side.
+struct Pair {
+    hub: Hub,
+    pass: Pass<Recorder>,
+    model: Model,
+    audit: Audit,
+    handles: Vec<Arc<Action>>,
+    containers: Vec<(Arc<Action>, ContainerKey)>,
+    rooms: Vec<Arc<Room>>,
+    awaiting: Vec<(StreamId, Arc<Action>, ContainerKey)>,
+}
+
+impl Pair {
+    fn new(limits: Limits) -> Self {
+        Self {
+            hub: Hub::new(limits.clone(), 7, 1, Timestamp::ZERO),
+            pass: Pass::new(Recorder::default()),
+            model: Model { limits, full: vec![false; STREAMS.into()], ..Model::default() },
+            audit: Audit::default(),
+            handles: Vec::new(),
+            containers: Vec::new(),
+            rooms: (0..STREAMS).map(|_| Arc::default()).collect(),
+            awaiting: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Declare { name, revision } => self.declare(name, revision),
+            Step::Push { handle, .. } => {
+                if let Some(at) = pick(handle, self.handles.len()) {
+                    self.push(at, step);
+                }
+            }
+            Step::Register { .. } => self.register(step),
+            Step::Full { stream } => self.set_full(stream, true),
+            Step::Room { stream } => self.make_room(stream),
+            Step::Pass { micros, look } => self.let_pass(micros, look),
+            Step::Credit { container, .. }
+            | Step::Complete { container, .. }
+            | Step::Return { container, .. }
+            | Step::Retire { container }
+            | Step::Gone { container } => {
+                if let Some(at) = pick(container, self.containers.len()) {
+                    self.tell(at, step);
+                }
+            }
+        }
+        self.compare();
+    }
+
+    fn declare(&mut self, name: u8, revision: u8) {
+        let declared = self.hub.declare(&key(name, revision), &mut self.pass);
+        let expected = self.model.declare(name, revision);
+        assert_eq!(declared.as_ref().ok().map(|action| action.key().clone()), expected.map(|at| self.model.key(at)));
+        if let (Ok(action), Some(at)) = (declared, expected) {
+            self.handles.push(action);
+            self.model.handles.push(at);
+        }
+    }
+
+    fn push(&mut self, at: usize, step: &Step) {
+        let Step::Push { id, controller, ticks_left, bytes, acknowledge, .. } = *step else { unreachable!() };
+        let push = || Push {
+            id: activation(id),
+            controller: StreamId(100 + u64::from(controller)),
+            reply: if acknowledge { Reply::Accepted } else { Reply::Outcome },
+            attempt: 1,
+            accepted_at: self.pass.now,
+            deadline: self.pass.now + Duration::from_micros(u64::from(ticks_left) * TICK_US),
+            payload: Bytes::from(vec![id; bytes.into()]),
+            accepted: false,
+        };
+        let (sent, same) = (push(), push());
+        self.audit.pushed(&sent);
+        self.hub.enter(&self.handles[at], &mut vec![Input::Push(sent)], &mut self.pass);
+        self.model.push(self.model.handles[at], same);
+    }
+
+    fn register(&mut self, step: &Step) {
+        let Step::Register { name, revision, stream, concurrency, credits, warm } = *step else { unreachable!() };
+        let number = self.model.next_number();
+        let room = self.rooms[usize::from(stream)].clone();
+        let new = Registration { stream: stream_id(stream), number, concurrency, credits, warm, room };
+        let registered = self.hub.register(&key(name, revision), new, &mut self.pass);
+        let container = Container { stream, number, concurrency, credits, warm, ..Container::default() };
+        assert_eq!(registered.is_ok(), self.model.register(name, revision, container), "registered");
+        self.containers.extend(registered);
+    }
+
+    /// What a container says, registered or gone.
+    fn tell(&mut self, at: usize, step: &Step) {
+        let (action, key) = self.containers[at].clone();
+        let input = match step {
+            Step::Credit { credits, .. } => Input::Credit(key, *credits),
+            Step::Complete { which, status, credits, .. } => {
+                Input::Complete(key, self.completion(at, which, *status, *credits))
+            }
+            Step::Return { which, .. } => {
+                let id = self.model.which(at, which);
+                self.audit.returned(id);
+                Input::Return(key, id, self.model.payload(id))
+            }
+            Step::Retire { .. } => Input::Retire(key),
+            Step::Gone { .. } => Input::Gone(key),
+            _ => unreachable!("not said by a container"),
+        };
+        match &input {
+            Input::Credit(_, credits) => self.model.credit(at, *credits),
+            Input::Complete(_, completion) => {
+                self.model.complete(at, completion.id, completion.status, completion.credits)
+            }
+            Input::Return(_, id, payload) => self.model.take_back(at, *id, payload.clone()),
+            Input::Retire(_) => self.model.retire(at),
+            _ => self.model.gone(at),
+        }
+        self.hub.enter(&action, &mut vec![input], &mut self.pass);
+    }
+
+    fn completion(&self, at: usize, which: &Which, status: u8, credits: u32) -> Completion {
+        let status = [RunStatus::Succeeded, RunStatus::ActionFailed, RunStatus::PlatformFailed][usize::from(status)];
+        Completion { id: self.model.which(at, which), status, result: Bytes::new(), run_us: 0, credits }
+    }
+
+    fn set_full(&mut self, stream: u8, full: bool) {
+        self.rooms[usize::from(stream)].set_full(full);
+        self.model.full[usize::from(stream)] = full;
+    }
+
+    fn make_room(&mut self, stream: u8) {
+        self.set_full(stream, false);
+        for (_, action, key) in self.awaiting.extract_if(.., |(of, ..)| *of == stream_id(stream)).collect::<Vec<_>>() {
+            self.hub.enter(&action, &mut vec![Input::Resume(key)], &mut self.pass);
+        }
+        self.model.resume(stream);
+    }
+
+    fn let_pass(&mut self, micros: u64, look: bool) {
+        self.pass.now = self.pass.now + Duration::from_micros(micros);
+        self.model.now = self.pass.now;
+        if look {
+            assert!(!self.hub.advance(usize::MAX, &mut self.pass), "there is nothing more");
+            self.model.advance();
+        }
+    }
+
+    fn compare(&mut self) {
+        let effects = std::mem::take(&mut self.pass.performer.0);
+        let told = effects.iter().filter_map(written).collect();
+        let expected = std::mem::take(&mut self.model.effects);
+        assert_eq!(drained_by_name(told), drained_by_name(expected), "what the engine asked for, and the model");
+        effects.iter().for_each(|effect| self.audit.see(effect, self.pass.now));
+        self.awaiting.extend(effects.into_iter().filter_map(|effect| match effect {
+            Effect::AwaitRoom(stream, action, key) => Some((stream, action, key)),
+            _ => None,
+        }));
+        self.balance();
+    }
+
+    /// What holds between any two steps.
+    fn balance(&mut self) {
+        self.hub.settle(&mut self.pass);
+        let totals = self.hub.totals();
+        let (queued, bytes) = self.model.queued();
+        assert_eq!((self.hub.budget().queued(), self.hub.budget().queued_bytes()), (queued, bytes));
+        assert_eq!(self.hub.held(), self.model.live.len());
+        assert_eq!(self.hub.actions(), self.model.revisions.len() as u64);
+        let in_flight: usize = self.model.containers.iter().map(|container| container.in_flight.len()).sum();
+        assert_eq!(totals.of(Count::Accepted), totals.ended() + queued + in_flight as u64, "accepted = ended + held");
+        let spent = totals.of(Count::Dispatched) + totals.of(Count::CreditsRevoked);
+        let credits: u64 = self.model.containers.iter().map(|container| u64::from(container.credits)).sum();
+        assert_eq!(totals.of(Count::CreditsGranted), spent + credits, "granted = spent + revoked + left");
+    }
+
+    /// All leave, all time passes.
+    fn end(mut self) {
+        (0..self.containers.len()).for_each(|at| self.tell(at, &Step::Gone { container: 0 }));
+        self.compare();
+        self.let_pass(100 * TICK_US, true);
+        self.compare();
+        assert_eq!(self.hub.held(), 0, "nothing is queued or in flight");
+        self.audit.end();
+        (self.handles, self.containers, self.awaiting) = Default::default();
+        for _ in 0..=self.hub.actions() {
+            self.pass.now = self.pass.now + GRACE + Duration::from_millis(2);
+            self.hub.advance(usize::MAX, &mut self.pass);
+        }
+        assert_eq!((self.hub.actions(), self.hub.next_wake()), (0, None), "no action and no timer is left");
+    }
+}
+
+#[derive(Debug, Default)]
+struct Recorder(Vec<Effect>);
+
+impl Perform for Recorder {
+    fn perform(&mut self, effects: &mut Vec<Effect>) {
+        self.0.append(effects);
+    }
+}
+
+/// Promises that can be checked without knowing how they are kept.
+#[derive(Default)]
+struct Audit {
+    /// Pushes that wait for an answer.
+    waiting: BTreeMap<(StreamId, ActivationId), u32>,
+    /// Dispatches that each id has left, and its deadline, by its last push that was not refused.
+    dispatches_left: BTreeMap<ActivationId, u32>,
+    deadlines: BTreeMap<ActivationId, Vec<Timestamp>>,
+}
+
+impl Audit {
+    fn pushed(&mut self, push: &Push) {
+        *self.waiting.entry((push.controller, push.id)).or_default() += 1;
+        *self.dispatches_left.entry(push.id).or_default() += 1;
+        self.deadlines.entry(push.id).or_default().push(push.deadline);
+    }
+
+    fn returned(&mut self, id: ActivationId) {
+        *self.dispatches_left.entry(id).or_default() += 1;
+    }
+
+    fn see(&mut self, effect: &Effect, now: Timestamp) {
+        match effect {
+            Effect::Dispatch(_, dispatch) => {
+                let left = self.dispatches_left.get_mut(&dispatch.id).expect("pushed");
+                *left = left.checked_sub(1).expect("dispatched once, and once more for each return");
+                assert!(self.deadlines[&dispatch.id].iter().any(|deadline| *deadline > now), "dispatched in time");
+            }
+            Effect::Answer(controller, answer) => {
+                let waiting = self.waiting.get_mut(&(*controller, answer.id)).expect("pushed");
+                *waiting = waiting.checked_sub(1).expect("answered once");
+                if matches!(answer.outcome, Outcome::Rejected(_)) {
+                    *self.dispatches_left.get_mut(&answer.id).expect("pushed") -= 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&self) {
+        assert!(self.waiting.values().all(|waiting| *waiting == 0), "every push was answered");
+    }
+}
+
+/// The engine's rules, the obvious way.
+#[derive(Default)]
+struct Model {
+    limits: Limits,
+    now: Timestamp,
+    revisions: Vec<Revision>,
+    /// By index of `revisions`.
+    handles: Vec<usize>,
+    current: BTreeMap<u8, usize>,
+    superseded: BTreeMap<u8, VecDeque<u8>>,
+    containers: Vec<Container>,
+    live: BTreeMap<ActivationId, Activation>,
+    full: Vec<bool>,
+    /// Orders admissions, armings and uses.
+    clock: u64,
+    refused_numbers: u32,
+    effects: Vec<String>,
+}
+
+struct Revision {
+    name: u8,
+    revision: u8,
+    newer: Option<usize>,
+    queue: Vec<ActivationId>,
+}
+
+#[derive(Debug, Default)]
+struct Container {
+    revision: usize,
+    stream: u8,
+    number: u32,
+    concurrency: u32,
+    credits: u32,
+    warm: bool,
+    in_flight: Vec<ActivationId>,
+    awaiting: bool,
+    retired: bool,
+    gone: bool,
+    used: u64,
+}
+
+struct Activation {
+    push: Push,
+    admitted: u64,
+    armed: u64,
+}
+
+impl Container {
+    fn takes(&self) -> bool {
+        !self.retired && !self.awaiting && self.credits > 0
+    }
+}
+
+impl Model {
+    fn declare(&mut self, name: u8, revision: u8) -> Option<usize> {
+        let current = self.current.get(&name).copied();
+        let superseded = self.superseded.entry(name).or_default();
+        let known = self.revisions.iter().position(|known| (known.name, known.revision) == (name, revision));
+        let drains = known.is_some_and(|at| self.revisions[at].newer.is_some());
+        if let Some(current) = current.filter(|at| drains || known == Some(*at) || superseded.contains(&revision)) {
+            return Some(current);
+        }
+        let at = known.or_else(|| self.add(name, revision))?;
+        self.current.insert(name, at);
+        if let Some(old) = current {
+            let superseded = self.superseded.entry(name).or_default();
+            superseded.push_back(self.revisions[old].revision);
+            superseded.drain(..superseded.len().saturating_sub(REVISIONS_REMEMBERED));
+            self.supersede(old, at);
+        }
+        Some(at)
+    }
+
+    fn add(&mut self, name: u8, revision: u8) -> Option<usize> {
+        if self.revisions.len() as u64 == self.limits.actions_max {
+            return None;
+        }
+        self.revisions.push(Revision { name, revision, newer: None, queue: Vec::new() });
+        Some(self.revisions.len() - 1)
+    }
+
+    fn supersede(&mut self, old: usize, newer: usize) {
+        self.revisions[old].newer = Some(newer);
+        self.settle(old);
+    }
+
+    fn register(&mut self, name: u8, revision: u8, mut container: Container) -> bool {
+        let known = self.revisions.iter().position(|known| (known.name, known.revision) == (name, revision));
+        let Some(at) = known.or_else(|| self.add(name, revision)) else { return self.refuse_number() };
+        let superseded = self.superseded.get(&name).is_some_and(|superseded| superseded.contains(&revision));
+        if known.is_none() && superseded {
+            self.supersede(at, self.current[&name]);
+        }
+        if container.credits > container.concurrency {
+            return self.refuse_number();
+        }
+        (container.revision, container.used) = (at, self.tick());
+        self.containers.push(container);
+        self.settle(at);
+        true
+    }
+
+    fn refuse_number(&mut self) -> bool {
+        self.refused_numbers += 1;
+        false
+    }
+
+    fn next_number(&self) -> u32 {
+        u32::try_from(self.containers.len()).expect("few") + self.refused_numbers
+    }
+
+    fn push(&mut self, mut to: usize, push: Push) {
+        while let Some(newer) = self.revisions[to].newer {
+            to = newer;
+        }
+        if push.deadline <= self.now {
+            self.acknowledge(&push);
+            if push.accepted {
+                self.live.remove(&push.id);
+            }
+            return self.answer(&push, "expired");
+        }
+        let chosen = if self.revisions[to].queue.is_empty() { self.choose(to) } else { None };
+        let refused = if chosen.is_none() { self.is_full(to, &push) } else { None };
+        let taken = self.live.contains_key(&push.id) && !push.accepted;
+        if let Some(reason) = refused.or(taken.then_some("id_in_flight")) {
+            return self.effects.push(format!("answer {} to {:?} {reason}", push.id, push.controller));
+        }
+        self.acknowledge(&push);
+        let (id, clock) = (push.id, self.tick());
+        self.live.insert(id, Activation { push, admitted: clock, armed: clock });
+        self.revisions[to].queue.push(id);
+        if let Some(container) = chosen {
+            self.dispatch(to, container);
+        }
+    }
+
+    fn is_full(&self, to: usize, push: &Push) -> Option<&'static str> {
+        let bytes = push.payload.len() as u64;
+        let (queued, queued_bytes) = self.queued();
+        let own = &self.revisions[to].queue;
+        let full = own.len() as u64 >= self.limits.action_queued_max
+            || self.bytes(own) + bytes > self.limits.action_queued_bytes_max;
+        let all_full =
+            queued >= self.limits.router_queued_max || queued_bytes + bytes > self.limits.router_queued_bytes_max;
+        let reason = if full { Some("queue_full") } else { all_full.then_some("router_full") };
+        reason.filter(|_| !push.accepted)
+    }
+
+    fn credit(&mut self, at: usize, credits: u32) {
+        self.grant(at, credits);
+        self.settle(self.containers[at].revision);
+    }
+
+    fn grant(&mut self, at: usize, credits: u32) {
+        let clock = self.tick();
+        let container = &mut self.containers[at];
+        if container.retired {
+            return;
+        }
+        if container.credits + credits + u32::try_from(container.in_flight.len()).expect("few") > container.concurrency
+        {
+            return self.effects.push(format!("refuse {} credit_overflow", self.containers[at].number));
+        }
+        if container.credits == 0 {
+            container.used = clock;
+        }
+        container.credits += credits;
+    }
+
+    fn complete(&mut self, at: usize, id: ActivationId, status: RunStatus, credits: u32) {
+        let Some(ended) = self.take_in_flight(at, id) else { return };
+        let Activation { push, .. } = self.live.remove(&id).expect("in flight");
+        let clock = self.tick();
+        let container = &mut self.containers[at];
+        (container.warm, container.used) = (true, clock);
+        self.answer(&push, &format!("{status:?}"));
+        if credits > 0 {
+            self.grant(at, credits);
+        }
+        self.settle(ended);
+    }
+
+    fn take_back(&mut self, at: usize, id: ActivationId, payload: Bytes) {
+        let Some(revision) = self.take_in_flight(at, id) else { return };
+        let clock = self.tick();
+        let activation = self.live.get_mut(&id).expect("in flight");
+        activation.push.attempt += 1;
+        activation.push.payload = payload;
+        activation.armed = clock;
+        let admitted = activation.admitted;
+        let queue = &self.revisions[revision].queue;
+        let place = queue.iter().position(|other| self.live[other].admitted > admitted).unwrap_or(queue.len());
+        self.revisions[revision].queue.insert(place, id);
+        self.settle(revision);
+    }
+
+    /// The revision it was in flight in, if it was.
+    fn take_in_flight(&mut self, at: usize, id: ActivationId) -> Option<usize> {
+        let known = self.live.contains_key(&id);
+        let container = &mut self.containers[at];
+        if let Some(place) = container.in_flight.iter().position(|own| *own == id) {
+            container.in_flight.remove(place);
+            return Some(container.revision);
+        }
+        if !container.gone {
+            let reason = if known { "not_dispatched_here" } else { "not_in_flight" };
+            self.effects.push(format!("refuse {} {reason}", container.number));
+        }
+        None
+    }
+
+    fn retire(&mut self, at: usize) {
+        let container = &mut self.containers[at];
+        (container.retired, container.credits) = (true, 0);
+        self.settle(self.containers[at].revision);
+    }
+
+    fn gone(&mut self, at: usize) {
+        let container = &mut self.containers[at];
+        (container.retired, container.gone, container.credits) = (true, true, 0);
+        for id in std::mem::take(&mut container.in_flight) {
+            let Activation { push, .. } = self.live.remove(&id).expect("in flight");
+            self.answer(&push, "lost");
+        }
+        self.settle(self.containers[at].revision);
+    }
+
+    fn resume(&mut self, stream: u8) {
+        let mut awaiting: Vec<usize> = (0..self.containers.len()).collect();
+        awaiting.retain(|at| self.containers[*at].awaiting && self.containers[*at].stream == stream);
+        // As they were told to wait.
+        awaiting.sort_by_key(|at| self.containers[*at].used);
+        for at in awaiting {
+            self.containers[at].used = self.tick();
+            self.containers[at].awaiting = false;
+            self.settle(self.containers[at].revision);
+        }
+    }
+
+    /// Whose timers came out, as they were armed in each tick.
+    fn advance(&mut self) {
+        let tick = |at: Timestamp| at.as_micros().div_ceil(TICK_US);
+        let now = self.now.as_micros() / TICK_US;
+        let queued = self.revisions.iter().flat_map(|revision| &revision.queue);
+        let mut due: Vec<_> = queued.copied().filter(|id| tick(self.live[id].push.deadline) <= now).collect();
+        due.sort_by_key(|id| (tick(self.live[id].push.deadline), self.live[id].armed));
+        for id in due {
+            if let Some(at) = self.revisions.iter().position(|revision| revision.queue.contains(&id)) {
+                self.expire(at, id);
+                self.settle(at);
+            }
+        }
+    }
+
+    fn expire(&mut self, at: usize, id: ActivationId) {
+        self.revisions[at].queue.retain(|other| *other != id);
+        let Activation { push, .. } = self.live.remove(&id).expect("queued");
+        self.answer(&push, "expired");
+    }
+
+    fn settle(&mut self, at: usize) {
+        while let Some(&id) = self.revisions[at].queue.first() {
+            if self.live[&id].push.deadline <= self.now {
+                self.expire(at, id);
+                continue;
+            }
+            let Some(container) = self.choose(at) else { break };
+            self.dispatch(at, container);
+        }
+        let Some(newer) = self.revisions[at].newer else { return };
+        let open = self.containers.iter_mut().filter(|container| container.revision == at && !container.retired);
+        if self.revisions[at].queue.is_empty() {
+            for container in open {
+                (container.retired, container.credits) = (true, 0);
+                self.effects.push(format!("drain {}", container.number));
+            }
+        } else if open.count() == 0 {
+            for id in std::mem::take(&mut self.revisions[at].queue) {
+                let Push { controller, reply, attempt, accepted_at, deadline, ref payload, .. } = self.live[&id].push;
+                let payload = payload.clone();
+                self.push(
+                    newer,
+                    Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: true },
+                );
+            }
+        }
+    }
+
+    fn choose(&mut self, at: usize) -> Option<usize> {
+        loop {
+            let takes = self.containers.iter().enumerate().filter(|(_, one)| one.revision == at && one.takes());
+            let (best, container) = takes.max_by_key(|(_, one)| (one.warm, one.used))?;
+            if !self.full[usize::from(container.stream)] {
+                return Some(best);
+            }
+            self.effects.push(format!("await_room {}", container.stream));
+            (self.containers[best].awaiting, self.containers[best].used) = (true, self.tick());
+        }
+    }
+
+    /// The head of the queue goes to a container.
+    fn dispatch(&mut self, at: usize, to: usize) {
+        let id = self.revisions[at].queue.remove(0);
+        let container = &mut self.containers[to];
+        container.credits -= 1;
+        container.in_flight.push(id);
+        let Push { attempt, payload, deadline, .. } = &self.live[&id].push;
+        let left = (self.now.until(*deadline).as_millis()).max(1);
+        let number = container.number;
+        self.effects.push(format!("dispatch {id} to {number} left {left} attempt {attempt} {} bytes", payload.len()));
+    }
+
+    fn acknowledge(&mut self, push: &Push) {
+        if push.reply == Reply::Accepted && !push.accepted {
+            self.effects.push(format!("answer {} to {:?} accepted", push.id, push.controller));
+        }
+    }
+
+    fn answer(&mut self, push: &Push, outcome: &str) {
+        if push.reply == Reply::Outcome {
+            self.effects.push(format!("answer {} to {:?} {outcome}", push.id, push.controller));
+        }
+    }
+
+    fn queued(&self) -> (u64, u64) {
+        let queues = || self.revisions.iter().map(|revision| &revision.queue);
+        (queues().map(|queue| queue.len() as u64).sum(), queues().map(|queue| self.bytes(queue)).sum())
+    }
+
+    fn bytes(&self, queue: &[ActivationId]) -> u64 {
+        queue.iter().map(|id| self.live[id].push.payload.len() as u64).sum()
+    }
+
+    fn which(&self, at: usize, which: &Which) -> ActivationId {
+        let own = &self.containers[at].in_flight;
+        match *which {
+            Which::Own(n) => pick(n, own.len()).map_or(activation(n % IDS), |place| own[place]),
+            Which::Any(id) => activation(id),
+        }
+    }
+
+    fn payload(&self, id: ActivationId) -> Bytes {
+        self.live.get(&id).map(|activation| activation.push.payload.clone()).unwrap_or_default()
+    }
+
+    fn key(&self, at: usize) -> ActionKey {
+        key(self.revisions[at].name, self.revisions[at].revision)
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+}
+
+/// An effect as the model writes it.
+fn written(effect: &Effect) -> Option<String> {
+    Some(match effect {
+        Effect::Dispatch(_, dispatch) => {
+            let engine::effect::Dispatch { container, id, time_left_ms, payload, attempt } = dispatch;
+            format!("dispatch {id} to {container} left {time_left_ms} attempt {attempt} {} bytes", payload.len())
+        }
+        Effect::Answer(controller, answer) => {
+            format!("answer {} to {controller:?} {}", answer.id, ended(&answer.outcome))
+        }
+        Effect::Refuse(_, refusal) => format!("refuse {} {}", refusal.number, refusal.rejection.reason.label()),
+        Effect::Drain(_, number) => format!("drain {number}"),
+        Effect::AwaitRoom(stream, ..) => format!("await_room {}", stream.0),
+        Effect::WakeAt(_) => return None,
+    })
+}
+
+/// Containers that drain at one moment do so in no order.
+fn drained_by_name(mut effects: Vec<String>) -> Vec<String> {
+    let drains = |effect: &String| effect.starts_with("drain");
+    effects.chunk_by_mut(|a, b| drains(a) && drains(b)).for_each(<[String]>::sort);
+    effects
+}
+
+fn ended(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Completed(_) => format!("{:?}", RunStatus::Succeeded),
+        Outcome::ActionFailed(_) => format!("{:?}", RunStatus::ActionFailed),
+        Outcome::PlatformFailed(_) => format!("{:?}", RunStatus::PlatformFailed),
+        Outcome::Expired => "expired".to_owned(),
+        Outcome::Lost => "lost".to_owned(),
+        Outcome::Accepted(_) => "accepted".to_owned(),
+        Outcome::Rejected(rejection) => rejection.reason.label().to_owned(),
+    }
+}
+
+fn pick(n: u8, of: usize) -> Option<usize> {
+    usize::from(n).checked_rem(of)
+}
+
+fn key(name: u8, revision: u8) -> ActionKey {
+    ActionKey::new("tenant", &name.to_string(), &revision.to_string())
+}
+
+fn activation(id: u8) -> ActivationId {
+    ActivationId([id; ActivationId::LEN])
+}
+
+fn stream_id(stream: u8) -> StreamId {
+    StreamId(stream.into())
+}
+
+const NAMES: u8 = 2;
+const STREAMS: u8 = 2;
+const IDS: u8 = 8;
+const TICK_US: u64 = 1024;
+/// Longer than any run of steps, so that the model need not forget actions.
+const GRACE: Duration = Duration::from_secs(3600);
