@@ -99,10 +99,12 @@ enum Which {
 fn step() -> impl Strategy<Value = Step> {
     let which = prop_oneof![4 => any::<u8>().prop_map(Which::Own), 1 => (0..IDS).prop_map(Which::Any)];
     let container = any::<u8>();
+    // Whole ticks too, to meet deadlines exactly.
+    let micros = prop_oneof![0..3 * TICK_US, (0..3u64).prop_map(|ticks| ticks * TICK_US)];
     let revision = prop_oneof![4 => Just(None), 1 => (0..4u8).prop_map(Some)];
     prop_oneof![
         1 => (0..NAMES, 0..14u8).prop_map(|(name, revision)| Step::Declare { name, revision }),
-        8 => (any::<u8>(), 0..IDS, 0..2u8, 0..6u8, 0..4u8, any::<bool>()).prop_map(
+        8 => (any::<u8>(), 0..IDS, 0..2u8, 0..12u8, 0..4u8, any::<bool>()).prop_map(
             |(handle, id, controller, ticks_left, bytes, acknowledge)| Step::Push {
                 handle, id, controller, ticks_left, bytes, acknowledge,
             }
@@ -121,7 +123,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => container.prop_map(|container| Step::Gone { container }),
         1 => (0..STREAMS).prop_map(|stream| Step::Full { stream }),
         2 => (0..STREAMS).prop_map(|stream| Step::Room { stream }),
-        2 => (0..3 * TICK_US, any::<bool>()).prop_map(|(micros, look)| Step::Pass { micros, look }),
+        2 => (micros, any::<bool>()).prop_map(|(micros, look)| Step::Pass { micros, look }),
     ]
 }
 
