@@ -1,24 +1,54 @@
 //! A controller and an invoker to build on.
 //!
+//! A controller invokes actions; each activation is answered exactly once, whatever becomes of the router:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/controller.rs")]
+//! ```
+//!
+//! An invoker node registers containers and runs what the router sends them:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/invoker.rs")]
+//! ```
+//!
+//! Everything here runs on the runtime it is created on, single-threaded or not.
+//!
 //! | file | is |
 //! |---|---|
-//! | `connect` | the tuned connection |
-//! | `push`, `pull` | a controller's and an invoker's stream, frame by frame |
+//! | `controller` | every activation answered once: timers, reconnects, `outstanding`, `declared` |
+//! | `invoker` | containers and their runs: `fleet` holds them, `container` says where each one stands |
+//! | `push`, `pull` | a controller's and an invoker's stream, frame by frame, for those who keep track themselves |
 //! | `outlet`, `inlet` | the two directions of any stream |
-//! | `action` | the name of an action |
+//! | `connect`, `backoff` | the tuned connection; how long to wait for another |
+//! | `action`, `id`, `outcome` | what an activation is of, is named, and comes to |
 //!
 //! This crate may not know the router's insides: the wire (`proto`) is all they share.
 
 mod action;
+mod backoff;
 mod connect;
+mod container;
+mod controller;
+mod declared;
+mod fleet;
+mod id;
 mod inlet;
+mod invoker;
+mod outcome;
 mod outlet;
+mod outstanding;
 mod pull;
 mod push;
 
 pub use action::{ActionKey, NameError};
 pub use connect::{ConnectError, connect, connect_lazy};
+pub use container::{Activation, ContainerSpec, Failure, Gone};
+pub use controller::{Controller, StartError};
+pub use id::ActivationId;
 pub use inlet::{OpenError, StreamError};
+pub use invoker::{Container, Invoker, RegisterError};
+pub use outcome::{Answer, Durability, Outcome, Reason, Rejection, Stages};
 pub use outlet::AppendError;
 pub use pull::{PullReceiver, PullSender, PullStream};
 pub use push::{PushReceiver, PushSender, PushStream};
