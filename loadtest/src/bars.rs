@@ -264,7 +264,7 @@ impl Meter<'_> {
         drop(controllers);
         let each = |rss: u64| (rss as f64 - at_start as f64) / f64::from(ACTIONS);
         let with_containers = each(settled_rss(&server, 0)?);
-        drop(invokers_report(invokers));
+        invokers_report(invokers);
         fleet::await_metric(admin, "router_containers", 0)?;
         let known = each(settled_rss(&server, 0)?);
         Ok(vec![
@@ -364,7 +364,7 @@ impl Meter<'_> {
         let controllers = Part::start(Place::Processes, &Role::Controllers { endpoint, plan })?;
         controllers_report(&controllers)?;
         drop(controllers);
-        drop(invokers_report(invokers));
+        invokers_report(invokers);
         fleet::await_metric(admin, "router_containers", 0)?;
         Ok((server, admin))
     }
@@ -395,11 +395,11 @@ fn controllers_report(controllers: &Part) -> anyhow::Result<ControllerReport> {
 }
 
 fn invokers_report(invokers: Part) -> InvokerReport {
-    let reports = invokers.stop().into_iter().filter_map(|event| match event {
+    let report = invokers.stop().into_iter().find_map(|event| match event {
         Event::Invokers(seen) => Some(seen),
         _ => None,
     });
-    reports.last().unwrap_or_default()
+    report.unwrap_or_default()
 }
 
 /// A figure of router and pipe, as medians.

@@ -145,6 +145,9 @@ fn troubles(result: &RunResult) -> String {
     if named.is_empty() { format!("all {} completed", result.completed) } else { named.join(", ") }
 }
 
+/// One number of a result.
+type Figure = fn(&RunResult) -> f64;
+
 /// Medians with the least and the most of each target, and the ratio of the first target's to each other's.
 pub(crate) fn summary(results: &[RunResult]) -> String {
     let mut targets: Vec<&str> = Vec::new();
@@ -153,7 +156,7 @@ pub(crate) fn summary(results: &[RunResult]) -> String {
             targets.push(&result.target);
         }
     }
-    let figures: [(&str, fn(&RunResult) -> f64); 4] = [
+    let figures: [(&str, Figure); 4] = [
         ("achieved/s", |result| result.achieved_per_s),
         ("p50 us", |result| result.latency_us.p50),
         ("p99 us", |result| result.latency_us.p99),

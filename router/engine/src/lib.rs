@@ -3,7 +3,7 @@
 //! This crate may not do I/O, read a clock or a random source, spawn, await or log. Time comes in as an argument; what is to
 //! be done goes out as [effects](effect::Effect).
 //!
-//! Start reading at [`hub`] (all actions), then [`matcher`] (one action), then [`intake`] (how threads share one).
+//! Start reading at [`hub`] (all actions), then `matcher` (one action), then [`intake`] (how threads share one).
 
 pub mod budget;
 pub mod container;
