@@ -122,8 +122,11 @@ impl Reader {
     fn register(&mut self, register: v1::Register) -> Result<(), Rejection> {
         let v1::Register { container: number, key, concurrency, credits, warm } = register;
         let max = self.service.limits.containers_per_stream_max;
-        if number >= CONTAINER_NUMBERS || self.containers.len() >= max as usize {
-            return Err(Rejection::new(Reason::TooManyContainers, "container", max.min(CONTAINER_NUMBERS).into()));
+        if number >= CONTAINER_NUMBERS {
+            return Err(Rejection::new(Reason::TooManyContainers, "container", CONTAINER_NUMBERS.into()));
+        }
+        if self.containers.len() >= max as usize {
+            return Err(Rejection::new(Reason::TooManyContainers, "registers", max.into()));
         }
         if self.containers.contains_key(&number) {
             return Err(Rejection::new(Reason::ContainerTaken, "container", 0));
