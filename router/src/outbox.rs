@@ -68,6 +68,8 @@ pub struct Outbox {
 struct Waiting {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Of those, what no credit or room holds back: all but dispatches.
+    unasked_bytes: usize,
     /// When the oldest entry came.
     since: Timestamp,
     /// The writer, while it has nothing to write.
@@ -93,7 +95,7 @@ pub enum Taken {
 const CAPACITY_KEPT: usize = 4096;
 
 impl Outbox {
-    /// Empty. Past `bytes_max` bytes nothing more is dispatched to it; past twice that it closes.
+    /// Empty. Past `bytes_max` bytes nothing more is dispatched to it; past twice that of other entries it closes.
     pub fn new(bytes_max: usize) -> Self {
         let room = Arc::default();
         Self { waiting: Mutex::default(), room, bytes_max, closed: Notify::new() }
@@ -115,13 +117,15 @@ impl Outbox {
         }
         for entry in entries {
             waiting.bytes += entry.bytes();
+            // A backlog may be dispatched in one turn, before the engine can see that there is no room.
+            waiting.unasked_bytes += if matches!(entry, Entry::Dispatch(_)) { 0 } else { entry.bytes() };
             waiting.owed -= i64::from(matches!(entry, Entry::Answer(_)));
             waiting.entries.push_back(entry);
         }
         if waiting.bytes > self.bytes_max {
             self.room.set_full(true);
         }
-        let overfull = waiting.bytes > 2 * self.bytes_max;
+        let overfull = waiting.unasked_bytes > 2 * self.bytes_max;
         let writer = waiting.writer.take();
         drop(waiting);
         if overfull {
@@ -158,7 +162,7 @@ impl Outbox {
             *hands = VecDeque::new();
         }
         std::mem::swap(hands, &mut waiting.entries);
-        waiting.bytes = 0;
+        (waiting.bytes, waiting.unasked_bytes) = (0, 0);
         self.room.set_full(false);
         Poll::Ready(Taken::Entries(std::mem::take(&mut waiting.awaiting)))
     }
