@@ -46,15 +46,15 @@ impl Streams {
     }
 
     /// Puts an entry into every outbox.
-    pub fn announce(&self, now: Timestamp, entry: impl Fn() -> Entry) {
+    pub fn announce(&self, entry: impl Fn() -> Entry) {
         self.outboxes.iter().for_each(|outbox| {
-            outbox.fill(now, std::iter::once(entry()), |_| ());
+            outbox.fill(std::iter::once(entry()), |_| ());
         });
     }
 
     /// Ends the streams whose peers have not read for that long. Returns how many.
     pub fn close_stalled(&self, now: Timestamp, write_stall: Duration) -> usize {
-        let stalled = self.outboxes.iter().filter(|outbox| outbox.waits_for(now) > write_stall);
+        let stalled = self.outboxes.iter().filter(|outbox| outbox.stalls_for(now) > write_stall);
         stalled.map(|outbox| outbox.close()).count()
     }
 
@@ -81,8 +81,6 @@ pub struct Driver {
     streams: Arc<Streams>,
     /// Outboxes found before, by the low bits of their stream's id. Those of ended streams are closed, so they do no harm.
     found: Box<[Found; FOUND]>,
-    /// The time of the pass, for stall detection.
-    pub(crate) now: Timestamp,
 }
 
 /// An outbox found before.
@@ -94,7 +92,7 @@ const FOUND: usize = 64;
 impl Driver {
     /// Performs effects on these streams.
     pub fn new(streams: Arc<Streams>) -> Self {
-        Self { streams, found: Box::new([const { None }; FOUND]), now: Timestamp::ZERO }
+        Self { streams, found: Box::new([const { None }; FOUND]) }
     }
 
     fn outbox(&mut self, id: StreamId) -> Option<Arc<Outbox>> {
@@ -113,7 +111,7 @@ impl Driver {
         let streams = self.streams.clone();
         let late = |entry: &Entry| streams.count_late(entry);
         match self.outbox(stream) {
-            Some(outbox) => outbox.fill(self.now, entries, late),
+            Some(outbox) => outbox.fill(entries, late),
             None => entries.for_each(|entry| late(&entry)),
         }
     }

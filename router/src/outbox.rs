@@ -12,6 +12,7 @@ use engine::time::Timestamp;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -60,6 +61,10 @@ pub struct Outbox {
     /// The engine asks this before it dispatches.
     room: Arc<Room>,
     bytes_max: usize,
+    /// Entries in the writer's hands.
+    in_hands: AtomicUsize,
+    /// Frames written, for those who look whether any is.
+    frames: AtomicU64,
     /// Told when the outbox closes, for the stream's reader.
     closed: Notify,
 }
@@ -70,8 +75,8 @@ struct Waiting {
     bytes: usize,
     /// Of those, what no credit or room holds back: all but dispatches.
     unasked_bytes: usize,
-    /// When the oldest entry came.
-    since: Timestamp,
+    /// The frames that were written when a watcher looked last and saw a new one, or nothing to write; and when that was.
+    seen: Option<(u64, Timestamp)>,
     /// The writer, while it has nothing to write.
     writer: Option<Waker>,
     awaiting: Vec<Awaiting>,
@@ -97,8 +102,14 @@ const CAPACITY_KEPT: usize = 4096;
 impl Outbox {
     /// Empty. Past `bytes_max` bytes nothing more is dispatched to it; past twice that of other entries it closes.
     pub fn new(bytes_max: usize) -> Self {
-        let room = Arc::default();
-        Self { waiting: Mutex::default(), room, bytes_max, closed: Notify::new() }
+        Self {
+            waiting: Mutex::default(),
+            room: Arc::default(),
+            bytes_max,
+            in_hands: AtomicUsize::new(0),
+            frames: AtomicU64::new(0),
+            closed: Notify::new(),
+        }
     }
 
     /// What the engine asks before it dispatches.
@@ -107,13 +118,10 @@ impl Outbox {
     }
 
     /// Puts entries in, in order; `late` is shown each if the stream is over.
-    pub fn fill(&self, now: Timestamp, entries: impl Iterator<Item = Entry>, late: impl Fn(&Entry)) {
+    pub fn fill(&self, entries: impl Iterator<Item = Entry>, late: impl Fn(&Entry)) {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
             return entries.for_each(|entry| late(&entry));
-        }
-        if waiting.entries.is_empty() {
-            waiting.since = now;
         }
         for entry in entries {
             waiting.bytes += entry.bytes();
@@ -162,9 +170,16 @@ impl Outbox {
             *hands = VecDeque::new();
         }
         std::mem::swap(hands, &mut waiting.entries);
+        self.in_hands.store(hands.len(), Ordering::Relaxed);
         (waiting.bytes, waiting.unasked_bytes) = (0, 0);
         self.room.set_full(false);
         Poll::Ready(Taken::Entries(std::mem::take(&mut waiting.awaiting)))
+    }
+
+    /// For the writer: a frame is written, that many entries are still in its hands.
+    pub fn wrote(&self, in_hands: usize) {
+        self.in_hands.store(in_hands, Ordering::Relaxed);
+        self.frames.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes activations that are answered here.
@@ -200,9 +215,17 @@ impl Outbox {
         self.closed.notified().await;
     }
 
-    /// How long the oldest entry has waited for the writer; zero if there is none.
-    pub fn waits_for(&self, now: Timestamp) -> Duration {
-        let waiting = self.waiting.lock();
-        if waiting.entries.is_empty() { Duration::ZERO } else { waiting.since.until(now) }
+    /// How long there has been something to write, and no frame was, as far as calls of this have seen.
+    pub fn stalls_for(&self, now: Timestamp) -> Duration {
+        let mut waiting = self.waiting.lock();
+        let frames = self.frames.load(Ordering::Relaxed);
+        let nothing = waiting.entries.is_empty() && self.in_hands.load(Ordering::Relaxed) == 0;
+        match waiting.seen {
+            Some((seen, since)) if seen == frames && !nothing && !waiting.closed => since.until(now),
+            _ => {
+                waiting.seen = Some((frames, now));
+                Duration::ZERO
+            }
+        }
     }
 }

@@ -58,6 +58,7 @@ impl<F: Frame> Frames<F> {
     }
 
     fn resume(&mut self, awaiting: Vec<Awaiting>) {
+        self.outbox.wrote(self.hands.len());
         let service = &self.service;
         let pass = self.pass.get_or_insert_with(|| Box::new(service.pass()));
         service.begin(pass);

@@ -77,12 +77,16 @@ impl Service {
     pub(crate) fn drain(&self) {
         // Relaxed: a push that slips past is served like those before it.
         self.draining.store(true, Ordering::Relaxed);
-        self.streams.announce(self.clock.now(), || Entry::Draining);
+        self.streams.announce(|| Entry::Draining);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Refuses while draining.
     fn check_open(&self) -> Result<(), Rejection> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Err(Rejection { retry_after_ms: DRAIN_RETRY_MS, ..Rejection::new(Reason::Draining, "", 0) });
         }
         Ok(())
@@ -95,7 +99,6 @@ impl Service {
     /// Sets the time of a pass to now.
     pub(crate) fn begin(&self, pass: &mut Pass<Driver>) {
         pass.now = self.clock.now();
-        pass.performer.now = pass.now;
     }
 
     fn welcome(&self) -> v1::Welcome {
