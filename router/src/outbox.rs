@@ -92,6 +92,8 @@ struct Waiting {
 pub enum Taken {
     /// Entries are in the writer's hands; these containers waited for the room that is free now.
     Entries(Vec<Awaiting>),
+    /// All that was owed is written.
+    Finished,
     /// The stream is over.
     Closed,
 }
@@ -159,8 +161,11 @@ impl Outbox {
     pub fn poll_take(&self, cx: &mut Context<'_>, hands: &mut VecDeque<Entry>) -> Poll<Taken> {
         debug_assert!(hands.is_empty(), "the writer writes all before it takes more");
         let mut waiting = self.waiting.lock();
-        if waiting.closed || (waiting.finishing && waiting.owed == 0 && waiting.entries.is_empty()) {
+        if waiting.closed {
             return Poll::Ready(Taken::Closed);
+        }
+        if waiting.finishing && waiting.owed == 0 && waiting.entries.is_empty() {
+            return Poll::Ready(Taken::Finished);
         }
         if waiting.entries.is_empty() && waiting.awaiting.is_empty() {
             waiting.writer = Some(cx.waker().clone());

@@ -9,7 +9,7 @@ use engine::input::Input;
 use futures_util::Stream;
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use tonic::Status;
 
@@ -27,11 +27,15 @@ pub struct Frames<F> {
     outbox: Arc<Outbox>,
     /// Sent before all else.
     welcome: Option<F>,
+    ending: Ending,
     /// Taken from the outbox and not yet written.
     hands: VecDeque<Entry>,
     /// For handing in containers that waited for room; few streams ever need it.
     pass: Option<Box<Pass<Driver>>>,
 }
+
+/// How the reader of a stream wants it to end when it closes it. Unset, it was closed because its peer does not read.
+pub(super) type Ending = Arc<OnceLock<Result<(), Status>>>;
 
 /// Most entries of a frame that the router writes.
 const ENTRIES_MAX: usize = 1024;
@@ -39,8 +43,8 @@ const ENTRIES_MAX: usize = 1024;
 const BYTES_ENOUGH: usize = 64 * 1024;
 
 impl<F: Frame> Frames<F> {
-    pub(super) fn new(service: Arc<Service>, id: StreamId, outbox: Arc<Outbox>, welcome: F) -> Self {
-        Self { service, id, outbox, welcome: Some(welcome), hands: VecDeque::new(), pass: None }
+    pub(super) fn new(service: Arc<Service>, id: StreamId, outbox: Arc<Outbox>, ending: Ending, welcome: F) -> Self {
+        Self { service, id, outbox, welcome: Some(welcome), ending, hands: VecDeque::new(), pass: None }
     }
 
     fn next_frame(&mut self) -> F {
@@ -54,11 +58,16 @@ impl<F: Frame> Frames<F> {
             bytes += entry.bytes();
             frame.put(entry);
         }
+        self.outbox.wrote(self.hands.len());
         frame
     }
 
+    fn end(&self) -> Option<Result<F, Status>> {
+        let unread = || Err(Status::resource_exhausted("outbox_bytes_max or write_stall_ms: the stream was not read"));
+        self.ending.get().cloned().unwrap_or_else(unread).err().map(Err)
+    }
+
     fn resume(&mut self, awaiting: Vec<Awaiting>) {
-        self.outbox.wrote(self.hands.len());
         let service = &self.service;
         let pass = self.pass.get_or_insert_with(|| Box::new(service.pass()));
         service.begin(pass);
@@ -79,7 +88,8 @@ impl<F: Frame> Stream for Frames<F> {
         }
         while this.hands.is_empty() {
             match ready!(this.outbox.poll_take(cx, &mut this.hands)) {
-                Taken::Closed => return Poll::Ready(None),
+                Taken::Finished => return Poll::Ready(None),
+                Taken::Closed => return Poll::Ready(this.end()),
                 Taken::Entries(awaiting) if awaiting.is_empty() => {}
                 Taken::Entries(awaiting) => this.resume(awaiting),
             }

@@ -46,7 +46,7 @@ async fn answered(outbox: &Outbox) -> Option<Answer> {
     let mut hands = VecDeque::new();
     loop {
         match poll_fn(|cx| outbox.poll_take(cx, &mut hands)).await {
-            Taken::Closed => return None,
+            Taken::Finished | Taken::Closed => return None,
             Taken::Entries(_) => {}
         }
         let answer = hands.drain(..).find_map(|entry| match entry {

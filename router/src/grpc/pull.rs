@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::convert::{self, status};
-use super::frames::{Frame, Frames};
+use super::frames::{Ending, Frame, Frames};
 use super::{Allowance, Service, check_peer, first};
 use crate::driver::Driver;
 use crate::outbox::{Entry, Outbox};
@@ -44,7 +44,8 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<v1::PullR
     check_peer("hello.invoker_id", &hello.invoker_id)?;
     let mut reader = Reader::new(service);
     let welcome = v1::PullResponse { welcome: Some(reader.service.welcome()), ..Default::default() };
-    let work = Frames::new(reader.service.clone(), reader.stream, reader.outbox.clone(), welcome);
+    let ending = reader.ending.clone();
+    let work = Frames::new(reader.service.clone(), reader.stream, reader.outbox.clone(), ending, welcome);
     reader.handle(v1::PullRequest { hello: None, ..frame });
     tokio::spawn(reader.run(inbound));
     Ok(work)
@@ -55,6 +56,7 @@ struct Reader {
     service: Arc<Service>,
     stream: StreamId,
     outbox: Arc<Outbox>,
+    ending: Ending,
     pass: Pass<Driver>,
     /// Containers registered on this stream, by number.
     containers: HashMap<u32, (Arc<Action>, ContainerKey), RandomState>,
@@ -67,8 +69,8 @@ const CONTAINER_NUMBERS: u32 = 1_000_000;
 impl Reader {
     fn new(service: Arc<Service>) -> Self {
         let (stream, outbox) = service.streams.open(service.outbox_bytes_max());
-        let pass = service.pass();
-        Self { service, stream, outbox, pass, containers: HashMap::default(), batch: Batch::default() }
+        let (pass, ending) = (service.pass(), Ending::default());
+        Self { service, stream, outbox, ending, pass, containers: HashMap::default(), batch: Batch::default() }
     }
 
     async fn run(mut self, mut inbound: Streaming<v1::PullRequest>) {
@@ -78,12 +80,21 @@ impl Reader {
                 message = inbound.message() => message,
                 () = self.outbox.closed() => return,
             };
-            match message {
-                Ok(Some(frame)) => self.handle(frame),
+            let ended = match message {
+                Ok(Some(frame)) => {
+                    self.handle(frame);
+                    continue;
+                }
                 // A node that can say nothing more can complete nothing more.
-                Ok(None) => return,
-                Err(status) => return tracing::debug!(stream = ?self.stream, %status, "pull stream broke"),
-            }
+                Ok(None) => Ok(()),
+                Err(status) => {
+                    tracing::debug!(stream = ?self.stream, %status, "pull stream broke");
+                    Err(status)
+                }
+            };
+            // Only this sets it.
+            let _ = self.ending.set(ended);
+            return;
         }
     }
 

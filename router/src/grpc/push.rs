@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::convert::{self, status};
-use super::frames::{Frame, Frames};
+use super::frames::{Ending, Frame, Frames};
 use super::{Allowance, Service, check_peer, first};
 use crate::driver::Driver;
 use crate::outbox::{Entry, Outbox};
@@ -42,7 +42,8 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<v1::PushR
     check_peer("hello.controller_id", &hello.controller_id)?;
     let mut reader = Reader::new(service, hello.controller_id.clone())?;
     let welcome = v1::PushResponse { welcome: Some(reader.service.welcome()), ..Default::default() };
-    let answers = Frames::new(reader.service.clone(), reader.stream, reader.outbox.clone(), welcome);
+    let ending = reader.ending.clone();
+    let answers = Frames::new(reader.service.clone(), reader.stream, reader.outbox.clone(), ending, welcome);
     reader.handle(v1::PushRequest { hello: None, ..frame });
     tokio::spawn(reader.run(inbound));
     Ok(answers)
@@ -53,6 +54,7 @@ struct Reader {
     service: Arc<Service>,
     stream: StreamId,
     outbox: Arc<Outbox>,
+    ending: Ending,
     controller_id: Bytes,
     pass: Pass<Driver>,
     /// Actions declared on this stream.
@@ -73,7 +75,9 @@ impl Reader {
             return Err(status(&Rejection::new(Reason::ControllerConnected, "hello.controller_id", 0)));
         }
         let pass = service.pass();
-        Ok(Self { service, stream, outbox, controller_id, pass, actions: HashMap::default(), batch: Batch::default() })
+        let ending = Ending::default();
+        let (actions, batch) = (HashMap::default(), Batch::default());
+        Ok(Self { service, stream, outbox, ending, controller_id, pass, actions, batch })
     }
 
     async fn run(mut self, mut inbound: Streaming<v1::PushRequest>) {
@@ -92,6 +96,8 @@ impl Reader {
                 }
                 Err(status) => {
                     tracing::debug!(controller = ?self.controller_id, %status, "push stream broke");
+                    // Only this sets it.
+                    let _ = self.ending.set(Err(status));
                     return self.service.streams.close(self.stream);
                 }
             }
