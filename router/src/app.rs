@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
+use tonic_health::ServingStatus;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 /// A router that listens and is not yet running.
@@ -32,6 +33,8 @@ pub struct App {
 
 /// How often memory, stalled streams and the drain are looked after.
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long connections without streams of ours may take to close. Those that watch the health never do.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timers of each wheel that are worked on before other tasks get their turn.
 const TIMERS_AT_ONCE: usize = 256;
 
@@ -89,8 +92,8 @@ impl App {
         let workers = worker::start_all(&config, &routes)?;
         let permits = Arc::new(Semaphore::new(config.limits.connections_max));
         let write_stall = Duration::from_millis(config.http2.write_stall_ms);
+        let accepting = tokio::spawn(listener::accept_loop(listener, workers, permits.clone(), counts));
         let tasks = [
-            tokio::spawn(listener::accept_loop(listener, workers, permits, counts)),
             tokio::spawn(async { admin::serve(admin, operators, std::future::pending()).await.unwrap_or(()) }),
             tokio::spawn(keep_time(service.clone())),
             tokio::spawn(take_care(service.clone(), write_stall)),
@@ -99,9 +102,17 @@ impl App {
         stop.await;
         ready.send_replace(Readiness::NotReady("draining".to_owned()));
         reporter.set_not_serving::<DataPlane>().await;
-        let left = drain(&service, Duration::from_millis(config.drain_timeout_ms)).await;
+        reporter.set_service_status("", ServingStatus::NotServing).await;
+        let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
+        let drained = async {
+            finish_held(&service).await;
+            accepting.abort();
+            write_out(&service, &permits, config.limits.connections_max).await;
+        };
+        let _ = tokio::time::timeout(drain_timeout, drained).await;
+        accepting.abort();
         tasks.iter().for_each(JoinHandle::abort);
-        Ok(left)
+        Ok(service.hub.held())
     }
 }
 
@@ -170,15 +181,27 @@ async fn take_care(service: Arc<Service>, write_stall: Duration) {
     }
 }
 
-/// Takes nothing new and waits until nothing is held, or for `at_most`. Returns what is left.
-async fn drain(service: &Service, at_most: Duration) -> usize {
+/// Takes nothing new and waits until nothing is held.
+async fn finish_held(service: &Service) {
     service.drain();
-    let finished = async {
-        let mut tick = tokio::time::interval(Duration::from_millis(20));
-        while service.hub.held() > 0 {
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    while service.hub.held() > 0 {
+        tick.tick().await;
+    }
+}
+
+/// Ends all streams and waits until what was to be said on them is written, and a moment for their connections to close.
+async fn write_out(service: &Service, connections: &Semaphore, connections_max: usize) {
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    while service.streams.live() > 0 {
+        // Again and again: one may have been opened in the meantime.
+        service.streams.finish_all();
+        tick.tick().await;
+    }
+    let closed = async {
+        while connections.available_permits() < connections_max {
             tick.tick().await;
         }
     };
-    let _ = tokio::time::timeout(at_most, finished).await;
-    service.hub.held()
+    let _ = tokio::time::timeout(CLOSING_TIMEOUT, closed).await;
 }

@@ -52,6 +52,11 @@ impl Streams {
         });
     }
 
+    /// Ends every stream once nothing is owed on it.
+    pub fn finish_all(&self) {
+        self.outboxes.iter().for_each(|outbox| outbox.finish());
+    }
+
     /// Ends the streams whose peers have not read for that long. Returns how many.
     pub fn close_stalled(&self, now: Timestamp, write_stall: Duration) -> usize {
         let stalled = self.outboxes.iter().filter(|outbox| outbox.stalls_for(now) > write_stall);

@@ -82,7 +82,7 @@ struct Waiting {
     awaiting: Vec<Awaiting>,
     /// Activations pushed on the stream less answers. Below zero for a moment when an answer is quicker than its reader.
     owed: i64,
-    /// The peer will send nothing more; close once nothing is owed.
+    /// Nothing more is to come; end once nothing is owed.
     finishing: bool,
     closed: bool,
 }
@@ -189,10 +189,17 @@ impl Outbox {
 
     /// Notes activations that are answered here.
     pub fn owe(&self, answers: i64) {
-        self.waiting.lock().owed += answers;
+        let mut waiting = self.waiting.lock();
+        waiting.owed += answers;
+        // Those answers may have been written already, and the writer be waiting for this.
+        let writer = if waiting.finishing { waiting.writer.take() } else { None };
+        drop(waiting);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
     }
 
-    /// The peer will send nothing more: the stream closes once nothing is owed.
+    /// Nothing more is to come: the stream ends once nothing is owed.
     pub fn finish(&self) {
         let mut waiting = self.waiting.lock();
         waiting.finishing = true;

@@ -15,8 +15,8 @@ const DEALT_MAX: usize = 64;
 /// A frame the router writes may pass the limit by what it holds besides payloads, which is below this.
 const FRAME_SLACK: usize = 1 << 20;
 
-/// Starts as many workers as the configuration says; they serve `routes` on the connections sent to them, and end when the
-/// senders are dropped.
+/// Starts as many workers as the configuration says; they serve `routes` on the connections sent to them. When the senders
+/// are dropped they let these connections finish their streams, and end with them.
 ///
 /// # Errors
 /// If a thread or its runtime cannot be started.
@@ -35,7 +35,10 @@ pub fn with_limits<T: Router>(service: T, limits: &Limits) -> RouterServer<T> {
 fn start(number: usize, http2: &Http2, routes: Routes) -> std::io::Result<mpsc::Sender<Accepted>> {
     let (dealt, receiver) = mpsc::channel(DEALT_MAX);
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let serving = server(http2).add_routes(routes).serve_with_incoming(listener::incoming(receiver));
+    // The end of `incoming` is the signal to stop; given any signal, the server then lets its connections finish.
+    let serving = server(http2)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(listener::incoming(receiver), std::future::pending());
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         if let Err(error) = runtime.block_on(serving) {
             tracing::error!(%error, number, "a worker ended");

@@ -41,7 +41,9 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<v1::PushR
     };
     check_peer("hello.controller_id", &hello.controller_id)?;
     let mut reader = Reader::new(service, hello.controller_id.clone())?;
-    let welcome = v1::PushResponse { welcome: Some(reader.service.welcome()), ..Default::default() };
+    // The stream is open: if the drain begins only now, it will be told like all others.
+    let draining = reader.service.is_draining();
+    let welcome = v1::PushResponse { welcome: Some(reader.service.welcome()), draining, ..Default::default() };
     let ending = reader.ending.clone();
     let answers = Frames::new(reader.service.clone(), reader.stream, reader.outbox.clone(), ending, welcome);
     reader.handle(v1::PushRequest { hello: None, ..frame });
@@ -178,6 +180,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        self.service.streams.close(self.stream);
         self.service.controllers.remove_if(&self.controller_id, |_, holder| *holder == self.stream);
     }
 }
