@@ -11,3 +11,4 @@ mod round_trip;
 mod router;
 mod scene;
 mod settings;
+mod slow_reader;
