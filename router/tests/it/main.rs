@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test the place that fails says enough")]
 
 mod bad_input;
+mod operating;
 mod peers;
 mod round_trip;
 mod router;
