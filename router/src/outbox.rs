@@ -1,8 +1,8 @@
 //! What waits to be written to one stream. Filled by whoever performs effects, emptied by the stream's own writer.
 //!
 //! The writer takes what is there and never waits for more, so a frame has one entry at low load and hundreds at high load.
-//! An outbox never makes the one who fills it wait: dispatches are bounded by credits and by [`Room`]; a reader that lets
-//! answers pile up past twice the bound is cut off.
+//! An outbox never makes the one who fills it wait: dispatches are bounded by credits and by [`Room`]; a peer that lets
+//! answers pile up past eight times that bound is cut off, as is one that reads nothing for a while.
 
 use engine::container::{ContainerKey, Room};
 use engine::effect::Dispatch;
@@ -60,7 +60,7 @@ pub struct Outbox {
     waiting: Mutex<Waiting>,
     /// The engine asks this before it dispatches.
     room: Arc<Room>,
-    bytes_max: usize,
+    unasked_bytes_max: usize,
     /// Entries in the writer's hands.
     in_hands: AtomicUsize,
     /// Frames written, for those who look whether any is.
@@ -72,8 +72,9 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Waiting {
     entries: VecDeque<Entry>,
-    bytes: usize,
-    /// Of those, what no credit or room holds back: all but dispatches.
+    /// Room that dispatches among them have taken.
+    taken: usize,
+    /// Bytes of all else: what no credit or room holds back.
     unasked_bytes: usize,
     /// The frames that were written when a watcher looked last and saw a new one, or nothing to write; and when that was.
     seen: Option<(u64, Timestamp)>,
@@ -98,16 +99,19 @@ pub enum Taken {
     Closed,
 }
 
+/// How many times the room for dispatches answers may take: containers that complete large results in one moment must not
+/// cut off a controller that reads on.
+const UNASKED_TIMES: usize = 8;
 /// A queue that grew past this many entries is let go when it is empty, so that a flood's memory comes back.
 const CAPACITY_KEPT: usize = 4096;
 
 impl Outbox {
-    /// Empty. Past `bytes_max` bytes nothing more is dispatched to it; past twice that of other entries it closes.
+    /// Empty. Past `bytes_max` bytes nothing more is dispatched to it; past eight times that of other entries it closes.
     pub fn new(bytes_max: usize) -> Self {
         Self {
             waiting: Mutex::default(),
-            room: Arc::default(),
-            bytes_max,
+            room: Arc::new(Room::new(bytes_max)),
+            unasked_bytes_max: bytes_max.saturating_mul(UNASKED_TIMES),
             in_hands: AtomicUsize::new(0),
             frames: AtomicU64::new(0),
             closed: Notify::new(),
@@ -126,16 +130,14 @@ impl Outbox {
             return entries.for_each(|entry| late(&entry));
         }
         for entry in entries {
-            waiting.bytes += entry.bytes();
-            // A backlog may be dispatched in one turn, before the engine can see that there is no room.
-            waiting.unasked_bytes += if matches!(entry, Entry::Dispatch(_)) { 0 } else { entry.bytes() };
+            match &entry {
+                Entry::Dispatch(dispatch) => waiting.taken += Room::cost(&dispatch.payload),
+                _ => waiting.unasked_bytes += entry.bytes(),
+            }
             waiting.owed -= i64::from(matches!(entry, Entry::Answer(_)));
             waiting.entries.push_back(entry);
         }
-        if waiting.bytes > self.bytes_max {
-            self.room.set_full(true);
-        }
-        let overfull = waiting.unasked_bytes > 2 * self.bytes_max;
+        let overfull = waiting.unasked_bytes > self.unasked_bytes_max;
         let writer = waiting.writer.take();
         drop(waiting);
         if overfull {
@@ -176,8 +178,8 @@ impl Outbox {
         }
         std::mem::swap(hands, &mut waiting.entries);
         self.in_hands.store(hands.len(), Ordering::Relaxed);
-        (waiting.bytes, waiting.unasked_bytes) = (0, 0);
-        self.room.set_full(false);
+        waiting.unasked_bytes = 0;
+        self.room.give_back(std::mem::take(&mut waiting.taken));
         Poll::Ready(Taken::Entries(std::mem::take(&mut waiting.awaiting)))
     }
 

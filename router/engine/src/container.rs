@@ -13,27 +13,47 @@ use crate::id::StreamId;
 use crate::list::{Linked, Links, List};
 use crate::outcome::{Reason, Rejection};
 use crate::slab::{Key, Slab};
+use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A container within its action. Stale once the container has left, and then recognised as such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContainerKey(Key);
 
-/// Whether a stream's outbox has room. The driver says so, the engine asks before it dispatches.
-#[derive(Debug, Default)]
-pub struct Room(AtomicBool);
+/// Room for dispatches in a stream's outbox. The engine takes it with each dispatch, so that even one turn over a long backlog
+/// stops in time; the driver gives it back when the stream's writer has taken them.
+#[derive(Debug)]
+pub struct Room {
+    taken: AtomicUsize,
+    bytes_max: usize,
+}
 
 impl Room {
-    /// True: dispatch nothing more to this stream for now.
-    pub fn is_full(&self) -> bool {
-        // Relaxed: a late look costs one more dispatch, and the outbox's bound has slack for a frame.
-        self.0.load(Ordering::Relaxed)
+    /// All free. It may be overdrawn by one dispatch.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), bytes_max }
     }
 
-    /// Says whether the outbox is full.
-    pub fn set_full(&self, full: bool) {
-        self.0.store(full, Ordering::Relaxed);
+    /// What a dispatch takes: its payload and a little for what goes with it.
+    pub fn cost(payload: &Bytes) -> usize {
+        payload.len() + 128
+    }
+
+    /// True: dispatch nothing more to this stream for now.
+    pub fn is_full(&self) -> bool {
+        // Relaxed, as below: it counts a quantity and guards no other memory; a late look costs one more dispatch.
+        self.taken.load(Ordering::Relaxed) > self.bytes_max
+    }
+
+    /// Takes that many bytes.
+    pub fn take(&self, bytes: usize) {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives back what was taken.
+    pub fn give_back(&self, bytes: usize) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -66,7 +86,7 @@ pub(crate) struct Container {
     standing: Standing,
     /// In one of the two lists.
     listed: bool,
-    room: Arc<Room>,
+    pub(crate) room: Arc<Room>,
     /// What it has in flight; links of the action's slots.
     pub(crate) activations: List,
     links: Links,

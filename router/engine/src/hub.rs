@@ -397,7 +397,7 @@ mod tests {
             concurrency: 1,
             credits: 0,
             warm: false,
-            room: Arc::default(),
+            room: Arc::new(crate::container::Room::new(usize::MAX)),
         };
         assert_eq!(hub.declare(&key, &mut pass).unwrap_err().reason, Reason::TooManyActions);
         assert_eq!(hub.register(&key, new, &mut pass).unwrap_err().reason, Reason::TooManyActions);

@@ -12,7 +12,7 @@
 //! ```
 
 use crate::budget::Budget;
-use crate::container::{Choice, ContainerKey, Containers, Registration};
+use crate::container::{Choice, ContainerKey, Containers, Registration, Room};
 use crate::effect::{Dispatch, Effect};
 use crate::hub::Action;
 use crate::id::{ActivationId, StreamId};
@@ -279,6 +279,7 @@ impl Matcher {
         let time_left_ms = turn.now.until(slot.deadline).as_millis().max(1);
         let time_left_ms = u32::try_from(time_left_ms).unwrap_or(u32::MAX);
         let to = self.containers.get_mut(container).expect("a chosen container is registered");
+        to.room.take(Room::cost(&payload));
         to.activations.push_back(&mut self.slots, key);
         let dispatch = Dispatch { container: to.number, id, time_left_ms, payload, attempt };
         turn.effects.push(Effect::Dispatch(to.stream, dispatch));

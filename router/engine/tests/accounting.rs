@@ -151,6 +151,9 @@ struct Pair {
     awaiting: Vec<(StreamId, Arc<Action>, ContainerKey)>,
 }
 
+/// More than all dispatches of a test take together.
+const LOTS: usize = 1 << 40;
+
 impl Pair {
     fn new(limits: Limits) -> Self {
         Self {
@@ -160,7 +163,7 @@ impl Pair {
             audit: Audit::default(),
             handles: Vec::new(),
             containers: Vec::new(),
-            rooms: (0..STREAMS).map(|_| Arc::default()).collect(),
+            rooms: (0..STREAMS).map(|_| Arc::new(Room::new(LOTS / 2))).collect(),
             awaiting: Vec::new(),
         }
     }
@@ -267,7 +270,10 @@ impl Pair {
     }
 
     fn set_full(&mut self, stream: u8, full: bool) {
-        self.rooms[usize::from(stream)].set_full(full);
+        let room = &self.rooms[usize::from(stream)];
+        if full != room.is_full() {
+            if full { room.take(LOTS) } else { room.give_back(LOTS) }
+        }
         self.model.full[usize::from(stream)] = full;
     }
 

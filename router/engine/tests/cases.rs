@@ -166,6 +166,9 @@ impl<'a> Words<'a> {
 #[derive(Debug, Default)]
 struct Recorder(Vec<Effect>);
 
+/// More than all dispatches of a test take together.
+const LOTS: usize = 1 << 40;
+
 impl Perform for Recorder {
     fn perform(&mut self, effects: &mut Vec<Effect>) {
         self.0.append(effects);
@@ -225,7 +228,7 @@ impl World {
             }),
             "retire" => self.enter(words.first(), Input::Retire),
             "gone" => self.gone(words.first()),
-            "full" => self.room(words.first()).set_full(true),
+            "full" => self.room(words.first()).take(LOTS),
             "room" => self.resume(words.first()),
             "wait" => self.wait(Duration::from_millis(words.number(1))),
             "stall" => self.pass.now = self.pass.now + Duration::from_millis(words.number(1)),
@@ -316,7 +319,7 @@ impl World {
     }
 
     fn resume(&mut self, stream: &str) {
-        self.room(stream).set_full(false);
+        self.room(stream).give_back(LOTS);
         let stream = self.stream(stream);
         for (_, action, key) in self.awaiting_room.extract_if(.., |(of, ..)| *of == stream).collect::<Vec<_>>() {
             self.hub.enter(&action, &mut vec![Input::Resume(key)], &mut self.pass);
@@ -424,7 +427,7 @@ impl World {
     }
 
     fn room(&mut self, stream: &str) -> Arc<Room> {
-        self.rooms.entry(stream.to_owned()).or_default().clone()
+        self.rooms.entry(stream.to_owned()).or_insert_with(|| Arc::new(Room::new(LOTS / 2))).clone()
     }
 
     fn container(&self, number: u32) -> &str {

@@ -250,7 +250,7 @@ fn revision(revision: &str) -> ActionKey {
 
 fn registration(number: u32, credits: u32) -> Registration {
     let stream = StreamId(1000 + u64::from(number));
-    Registration { stream, number, concurrency: 4, credits, warm: false, room: Arc::default() }
+    Registration { stream, number, concurrency: 4, credits, warm: false, room: Arc::new(Room::new(usize::MAX)) }
 }
 
 fn push(id: u128, now: Timestamp) -> Input {
