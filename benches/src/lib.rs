@@ -1,1 +1,25 @@
-//! (to be written)
+//! What all benchmarks share: the router's allocator, and how long to measure. What they measure is in `benches/`, one file
+//! for each part of the engine, one for frames and one for the whole round trip.
+//!
+//! `cargo bench -p benches` measures, in a few minutes; with `-- --test` each runs once. A name filters: `-- matcher/expire`.
+
+use criterion::Criterion;
+use mimalloc::MiMalloc;
+use std::time::Duration;
+
+/// The router's.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// The `main` of a benchmark: measures `parts` as the command line says.
+pub fn run(parts: &[fn(&mut Criterion)]) {
+    let modest = Criterion::default().sample_size(20).warm_up_time(WARM_UP).measurement_time(MEASURED);
+    let mut criterion = modest.configure_from_args();
+    parts.iter().for_each(|part| part(&mut criterion));
+    criterion.final_summary();
+}
+
+/// Enough to fill caches and to grow what grows.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// For 20 samples together, so that the whole suite takes minutes.
+const MEASURED: Duration = Duration::from_secs(2);
