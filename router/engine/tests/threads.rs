@@ -250,7 +250,14 @@ fn revision(revision: &str) -> ActionKey {
 
 fn registration(number: u32, credits: u32) -> Registration {
     let stream = StreamId(1000 + u64::from(number));
-    Registration { stream, number, concurrency: 4, credits, warm: false, room: Arc::new(Room::new(usize::MAX)) }
+    Registration {
+        stream,
+        number,
+        concurrency: 4,
+        credits,
+        warm: false,
+        room: Arc::new(engine::container::Room::new(usize::MAX)),
+    }
 }
 
 fn push(id: u128, now: Timestamp) -> Input {
