@@ -4,12 +4,9 @@
 //! `cargo bench -p benches` measures, in a few minutes; with `-- --test` each runs once. A name filters: `-- matcher/expire`.
 
 use criterion::Criterion;
-use mimalloc::MiMalloc;
+// For its allocator, in those benchmarks too that name nothing of it.
+use router as _;
 use std::time::Duration;
-
-/// The router's.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The `main` of a benchmark: measures `parts` as the command line says.
 pub fn run(parts: &[fn(&mut Criterion)]) {

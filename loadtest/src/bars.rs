@@ -374,7 +374,7 @@ impl Meter<'_> {
 #[allow(clippy::disallowed_methods)]
 fn settled_rss(server: &Server, enough: u64) -> anyhow::Result<u64> {
     let mut least = u64::MAX;
-    for _ in 0..50 {
+    for _ in 0..150 {
         std::thread::sleep(Duration::from_millis(100));
         least = least.min(fleet::memory_bytes(server.part.pid(), "VmRSS")?);
         if least <= enough && enough != u64::MAX {

@@ -15,13 +15,8 @@ mod trace;
 use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
 use fleet::{Place, Target};
-use mimalloc::MiMalloc;
 use plan::{Load, Plan};
 use std::path::PathBuf;
-
-/// The router's own allocator, for every part and every target alike.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Measures the activation router and what it is compared with.
 #[derive(Debug, Parser)]

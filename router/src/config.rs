@@ -56,7 +56,7 @@ pub struct Limits {
     pub frame_entries_max: u32,
     /// Bytes in one frame, to 64 MiB, at least `payload_bytes_max` and 64 KiB. Default 4 MiB.
     pub frame_bytes_max: u32,
-    /// Milliseconds of time left an activation may arrive with; what asks for more is cut to it. Default 1 day.
+    /// Milliseconds of time left an activation may arrive with; what asks for more is rejected. Default 1 day.
     pub time_left_ms_max: u32,
     /// Activations pending for one action, to 100 million. Default 1,000,000.
     pub action_queued_max: u32,

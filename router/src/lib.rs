@@ -3,6 +3,8 @@
 //! Start reading at [`app`] (what runs), then [`grpc`] (what comes in), [`driver`] and [`outbox`] (what goes out).
 
 pub mod admin;
+#[cfg(feature = "jemalloc")]
+mod allocator;
 pub mod app;
 pub mod cli;
 pub mod clock;

@@ -1,13 +1,8 @@
 //! `activation-router`: reads its configuration, opens its ports, serves, drains.
 
 use clap::Parser;
-use mimalloc::MiMalloc;
 use router::cli::{Cli, Command};
 use std::process::ExitCode;
-
-/// Measured against the system's allocator: see ARCHITECTURE.md.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
