@@ -128,7 +128,7 @@ impl Outcome {
             v1::Outcome::ActionFailed => Self::ActionFailed(answer.result),
             v1::Outcome::PlatformFailed => Self::PlatformFailed(answer.result),
             v1::Outcome::Expired => Self::Expired,
-            v1::Outcome::Rejected => Self::Rejected(answer.rejection.unwrap_or_default().into()),
+            v1::Outcome::Rejected => Self::Rejected((*answer.rejection.unwrap_or_default()).into()),
             v1::Outcome::Accepted => Self::Accepted(match answer.durability() {
                 v1::Durability::Durable => Durability::Durable,
                 v1::Durability::Memory | v1::Durability::Unspecified => Durability::Memory,
@@ -197,7 +197,7 @@ mod tests {
     fn a_rejection_keeps_its_reason_even_an_unknown_one() {
         for (number, reason) in [(11, Reason::Router(v1::Reason::QueueFull)), (99, Reason::Unknown(99))] {
             let rejection = v1::Rejection { reason: number, field: "queued".into(), limit: 7, retry_after_ms: 100 };
-            let answer = v1::Answer { outcome: 5, rejection: Some(rejection), ..Default::default() };
+            let answer = v1::Answer { outcome: 5, rejection: Some(Box::new(rejection)), ..Default::default() };
             let retry_after = Some(Duration::from_millis(100));
             let expected = Rejection { reason, field: "queued".to_owned(), limit: 7, retry_after };
             assert_eq!(read(answer), Outcome::Rejected(expected));

@@ -50,6 +50,12 @@ impl<T: Sample + 'static> Sample for Option<T> {
     }
 }
 
+impl<T: Sample + 'static> Sample for Box<T> {
+    fn any() -> BoxedStrategy<Self> {
+        T::any().prop_map(Self::new).boxed()
+    }
+}
+
 /// Calls `$each!` with every message and all of its fields: with one missing it does not compile.
 macro_rules! every_message {
     ($each:ident) => {
@@ -288,12 +294,12 @@ fn golden_push_response() {
             queue_us: 1,
             dispatch_us: 2,
             run_us: 300,
-            rejection: Some(v1::Rejection {
+            rejection: Some(Box::new(v1::Rejection {
                 reason: v1::Reason::QueueFull as i32,
                 field: "f".into(),
                 limit: 1 << 35,
                 retry_after_ms: 9,
-            }),
+            })),
             durability: v1::Durability::Durable as i32,
         }],
         refusals: vec![v1::Refusal {

@@ -68,10 +68,10 @@ impl Streams {
         self.sooner.notified().await;
     }
 
-    /// Counts what came for a stream that was over.
-    fn count_late(&self, entry: &Entry) {
-        if matches!(entry, Entry::Answer(_)) {
-            self.answers_dropped.fetch_add(1, Ordering::Relaxed);
+    /// Counts answers that came for a stream that was over.
+    fn count_late(&self, answers: u64) {
+        if answers > 0 {
+            self.answers_dropped.fetch_add(answers, Ordering::Relaxed);
         }
     }
 
@@ -92,7 +92,7 @@ pub struct Driver {
 type Found = Option<(StreamId, Arc<Outbox>)>;
 
 /// Outboxes remembered by a driver. A power of two; about as many streams as one action usually spreads over.
-const FOUND: usize = 64;
+const FOUND: usize = 128;
 
 impl Driver {
     /// Performs effects on these streams.
@@ -100,25 +100,23 @@ impl Driver {
         Self { streams, found: Box::new([const { None }; FOUND]) }
     }
 
-    fn outbox(&mut self, id: StreamId) -> Option<Arc<Outbox>> {
-        let place = &mut self.found[usize::try_from(id.0 % FOUND as u64).expect("below 64")];
-        if let Some((of, outbox)) = place
-            && *of == id
-        {
-            return Some(outbox.clone());
+    /// The outbox of a stream, borrowed: to count a reference up and down for each activation costs as much as to match it.
+    fn outbox(&mut self, id: StreamId) -> Option<&Outbox> {
+        let place = &mut self.found[usize::try_from(id.0 % FOUND as u64).expect("below 128")];
+        if place.as_ref().is_none_or(|(of, _)| *of != id) {
+            *place = Some((id, self.streams.find(id)?));
         }
-        let outbox = self.streams.find(id)?;
-        *place = Some((id, outbox.clone()));
-        Some(outbox)
+        place.as_ref().map(|(_, outbox)| &**outbox)
     }
 
     fn fill(&mut self, stream: StreamId, entries: impl Iterator<Item = Entry>) {
-        let streams = self.streams.clone();
-        let late = |entry: &Entry| streams.count_late(entry);
+        let mut late = 0;
+        let mut count = |entry: &Entry| late += u64::from(matches!(entry, Entry::Answer(_)));
         match self.outbox(stream) {
-            Some(outbox) => outbox.fill(entries, late),
-            None => entries.for_each(|entry| late(&entry)),
+            Some(outbox) => outbox.fill(entries, count),
+            None => entries.for_each(|entry| count(&entry)),
         }
+        self.streams.count_late(late);
     }
 
     fn await_room(&mut self, stream: StreamId, awaiting: Awaiting) {

@@ -124,7 +124,7 @@ impl Outbox {
     }
 
     /// Puts entries in, in order; `late` is shown each if the stream is over.
-    pub fn fill(&self, entries: impl Iterator<Item = Entry>, late: impl Fn(&Entry)) {
+    pub fn fill(&self, entries: impl Iterator<Item = Entry>, mut late: impl FnMut(&Entry)) {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
             return entries.for_each(|entry| late(&entry));

@@ -43,7 +43,7 @@ pub(super) fn answer(answer: Answer) -> v1::Answer {
         Outcome::Expired => v1::Outcome::Expired,
         Outcome::Lost => v1::Outcome::Lost,
         Outcome::Rejected(why) => {
-            wire.rejection = Some(rejection(why));
+            wire.rejection = Some(Box::new(rejection(why)));
             v1::Outcome::Rejected
         }
         Outcome::Accepted(Durability::Memory) => {

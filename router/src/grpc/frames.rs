@@ -14,7 +14,10 @@ use std::task::{Context, Poll, ready};
 use tonic::Status;
 
 /// A message that entries are put into.
-pub trait Frame: Default + Unpin {
+pub trait Frame: Unpin {
+    /// An empty one with room for about that many entries.
+    fn with_room(entries: usize) -> Self;
+
     /// Adds an entry, which is of a kind that goes to this peer.
     fn put(&mut self, entry: Entry);
 }
@@ -39,6 +42,8 @@ pub(super) type Ending = Arc<OnceLock<Result<(), Status>>>;
 
 /// Most entries of a frame that the router writes.
 const ENTRIES_MAX: usize = 1024;
+/// What most full frames hold at the most: enough to make room for beforehand.
+const ENTRIES_USUAL: usize = 256;
 /// A frame that holds this many bytes gets no further entry.
 const BYTES_ENOUGH: usize = 64 * 1024;
 
@@ -48,7 +53,8 @@ impl<F: Frame> Frames<F> {
     }
 
     fn next_frame(&mut self) -> F {
-        let mut frame = F::default();
+        let room = self.hands.len().min(ENTRIES_USUAL);
+        let mut frame = F::with_room(room);
         let mut bytes = 0;
         for _ in 0..ENTRIES_MAX {
             if bytes >= BYTES_ENOUGH {

@@ -23,6 +23,10 @@ use tonic::{Status, Streaming};
 pub(super) type Work = Frames<v1::PullResponse>;
 
 impl Frame for v1::PullResponse {
+    fn with_room(entries: usize) -> Self {
+        Self { dispatches: Vec::with_capacity(entries), ..Self::default() }
+    }
+
     fn put(&mut self, entry: Entry) {
         match entry {
             Entry::Dispatch(dispatch) => self.dispatches.push(convert::dispatch(dispatch)),

@@ -23,6 +23,10 @@ use tonic::{Status, Streaming};
 pub(super) type Answers = Frames<v1::PushResponse>;
 
 impl Frame for v1::PushResponse {
+    fn with_room(entries: usize) -> Self {
+        Self { answers: Vec::with_capacity(entries), ..Self::default() }
+    }
+
     fn put(&mut self, entry: Entry) {
         match entry {
             Entry::Answer(answer) => self.answers.push(convert::answer(answer)),
