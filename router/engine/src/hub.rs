@@ -301,12 +301,12 @@ impl Hub {
         // Wraps after four billion actions; the ledger then tells two of one number apart by their slots' generations.
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let action = Arc::new(Action { number, key: key.clone(), file: SingleFile::new(Matcher::default()) });
-        self.arm_idle(action.clone(), pass);
+        let look_at = pass.now + self.shared.limits.idle_grace;
+        self.arm_idle(action.clone(), look_at, pass);
         Ok(action)
     }
 
-    fn arm_idle<P: Perform>(&self, action: Arc<Action>, pass: &mut Pass<P>) {
-        let at = pass.now + self.shared.limits.idle_grace;
+    fn arm_idle<P: Perform>(&self, action: Arc<Action>, at: Timestamp, pass: &mut Pass<P>) {
         let number = action.number;
         let (_, sooner) = self.shared.timers.arm(number, at, Timer::Idle(action));
         if sooner {
@@ -316,25 +316,32 @@ impl Hub {
     }
 
     fn look_whether_idle<P: Perform>(&self, action: Arc<Action>, pass: &mut Pass<P>) {
-        if !self.forget_if_unused(&action) {
-            return self.arm_idle(action, pass);
+        if let Err(again_at) = self.forget_if_unused(&action, pass.now) {
+            return self.arm_idle(action, again_at, pass);
         }
         self.actions.fetch_sub(1, Ordering::Relaxed);
         pass.tally.count(Count::ActionsRemoved);
     }
 
-    fn forget_if_unused(&self, action: &Arc<Action>) -> bool {
-        let Entry::Occupied(mut entry) = self.families.entry(action.key.name.clone()) else { return true };
+    /// Forgets an action that has been of no use for the grace period; else says when to look again.
+    fn forget_if_unused(&self, action: &Arc<Action>, now: Timestamp) -> Result<(), Timestamp> {
+        let grace = self.shared.limits.idle_grace;
+        let Entry::Occupied(mut entry) = self.families.entry(action.key.name.clone()) else { return Ok(()) };
         // The map's reference and this one: no stream names it, no timer and no other action points to it. Whoever wants
         // another has to ask the map, and this call holds its lock.
-        if Arc::strong_count(action) > 2 || !action.file.wait(|_, _| (), |matcher| matcher.is_idle()) {
-            return false;
+        if Arc::strong_count(action) > 2 {
+            return Err(now + grace);
+        }
+        let idle_since = action.file.wait(|_, _| (), |matcher| matcher.idle_since());
+        let due = idle_since.unwrap_or(now) + grace;
+        if idle_since.is_none() || due > now {
+            return Err(due);
         }
         entry.get_mut().forget(action);
         if entry.get().is_empty() {
             entry.remove();
         }
-        true
+        Ok(())
     }
 }
 

@@ -133,9 +133,9 @@ impl Matcher {
         turn.now = self.latest;
     }
 
-    /// Nothing queued, nothing in flight, no containers.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.slots.is_empty() && self.containers.is_empty()
+    /// Since when it has had nothing to do, as far as it knows: nothing queued, nothing in flight, no containers.
+    pub(crate) fn idle_since(&self) -> Option<Timestamp> {
+        (self.slots.is_empty() && self.containers.is_empty()).then_some(self.latest)
     }
 
     // Activations come in.
