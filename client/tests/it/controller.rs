@@ -211,7 +211,7 @@ async fn a_refused_declaration_is_made_again() {
     let rejection = v1::Rejection { reason: v1::Reason::ActionUnknown.into(), ..Default::default() };
     let id = frame.activations[0].id.clone();
     let outcome = v1::Outcome::Rejected.into();
-    let answer = v1::Answer { id, outcome, rejection: Some(rejection), ..Default::default() };
+    let answer = v1::Answer { id, outcome, rejection: Some(Box::new(rejection)), ..Default::default() };
     peer.say(v1::PushResponse { refusals: vec![refusal], answers: vec![answer], ..Default::default() });
     assert!(matches!(invoked.await.unwrap().outcome, Outcome::Rejected(_)));
     drop(invoke(&controller, "q", SECOND));
