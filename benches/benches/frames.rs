@@ -91,11 +91,19 @@ fn answer(n: u32) -> v1::Answer {
 
 fn completion(n: u32) -> v1::Completion {
     let status = v1::RunStatus::Succeeded.into();
-    v1::Completion { container: 7, id: id(n), status, result: payload(), run_us: 4_000, credits: 1 }
+    v1::Completion {
+        container: 7,
+        id: id(n),
+        status,
+        result: payload(),
+        run_us: 4_000,
+        credits: 1,
+        ..Default::default()
+    }
 }
 
 fn dispatch(n: u32) -> v1::Dispatch {
-    v1::Dispatch { container: 7, id: id(n), time_left_ms: 60_000, payload: payload(), attempt: 1 }
+    v1::Dispatch { container: 7, id: id(n), time_left_ms: 60_000, payload: payload(), attempt: 1, ..Default::default() }
 }
 
 fn id(n: u32) -> Bytes {

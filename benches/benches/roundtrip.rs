@@ -127,17 +127,23 @@ impl Controller {
 fn activation(id: u128, payload: &Bytes) -> v1::Activation {
     let id = Bytes::copy_from_slice(&id.to_le_bytes());
     let reply = v1::Reply::Outcome.into();
-    v1::Activation { id, action: ACTION, time_left_ms: 60_000, payload: payload.clone(), reply }
+    v1::Activation { id, action: ACTION, time_left_ms: 60_000, payload: payload.clone(), reply, ..Default::default() }
 }
 
 fn completion(dispatch: v1::Dispatch) -> v1::Completion {
     let v1::Dispatch { container, id, payload, .. } = dispatch;
     let status = v1::RunStatus::Succeeded.into();
-    v1::Completion { container, id, status, result: payload, run_us: 0, credits: 1 }
+    v1::Completion { container, id, status, result: payload, credits: 1, ..Default::default() }
 }
 
 fn container() -> v1::Register {
-    v1::Register { container: 0, key: Some(key().into()), concurrency: CONCURRENCY, credits: CONCURRENCY, warm: true }
+    v1::Register {
+        key: Some(key().into()),
+        concurrency: CONCURRENCY,
+        credits: CONCURRENCY,
+        warm: true,
+        ..Default::default()
+    }
 }
 
 fn key() -> ActionKey {

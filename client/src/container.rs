@@ -96,7 +96,7 @@ impl Place {
     pub(crate) fn register(&self, container: u32) -> v1::Register {
         let credits = self.spec.concurrency.saturating_sub(self.running);
         let ContainerSpec { key, concurrency, warm } = self.spec.clone();
-        v1::Register { container, key: Some(key.into()), concurrency, credits, warm }
+        v1::Register { container, key: Some(key.into()), concurrency, credits, warm, ..Default::default() }
     }
 
     /// The credits that the end of a run makes room for.

@@ -273,7 +273,8 @@ impl State {
         // Rounded down, but not to nothing; the router refuses what is too long.
         let time_left_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
         let reply = reply.into();
-        let activation = v1::Activation { id: id.to_wire(), action: 0, time_left_ms, payload, reply };
+        let activation =
+            v1::Activation { id: id.to_wire(), action: 0, time_left_ms, payload, reply, ..Default::default() };
         (id, self.send(id, key, activation))
     }
 

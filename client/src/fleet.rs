@@ -99,7 +99,7 @@ impl Fleet {
     }
 
     pub(crate) fn start(&mut self, stream: u64, dispatch: v1::Dispatch) -> Option<Run> {
-        let v1::Dispatch { container, id, time_left_ms, payload, attempt } = dispatch;
+        let v1::Dispatch { container, id, time_left_ms, payload, attempt, .. } = dispatch;
         let place = self.places.get_mut(&container);
         let (Some(id), Some(place)) = (ActivationId::from_wire(&id), place) else {
             tracing::warn!(container, ?id, "the router sent an activation to no container of this invoker's");
@@ -140,7 +140,12 @@ impl Fleet {
     pub(crate) fn give_back(&self, run: &Run) -> Result<(), ()> {
         let Some(link) = self.link.as_ref().filter(|link| link.stream == run.stream) else { return Ok(()) };
         let Activation { id, payload, .. } = run.activation.clone();
-        match link.sender.give_back(v1::Return { container: run.container, id: id.to_wire(), payload }) {
+        match link.sender.give_back(v1::Return {
+            container: run.container,
+            id: id.to_wire(),
+            payload,
+            ..Default::default()
+        }) {
             Err(AppendError::Full(_)) => Err(()),
             // What came from the router is not too large for it, and with an ended stream it is lost.
             _ => Ok(()),
@@ -249,7 +254,7 @@ impl Run {
             Err(Failure::Unstarted) => unreachable!("given back instead"),
         };
         let (container, id) = (self.container, self.activation.id.to_wire());
-        v1::Completion { container, id, status: status.into(), result, run_us, credits: 0 }
+        v1::Completion { container, id, status: status.into(), result, run_us, ..Default::default() }
     }
 }
 

@@ -128,6 +128,7 @@ impl Outcome {
             v1::Outcome::ActionFailed => Self::ActionFailed(answer.result),
             v1::Outcome::PlatformFailed => Self::PlatformFailed(answer.result),
             v1::Outcome::Expired => Self::Expired,
+            v1::Outcome::TimedOut => Self::TimedOut,
             v1::Outcome::Rejected => Self::Rejected((*answer.rejection.unwrap_or_default()).into()),
             v1::Outcome::Accepted => Self::Accepted(match answer.durability() {
                 v1::Durability::Durable => Durability::Durable,

@@ -23,7 +23,8 @@ impl PullStream {
     /// Dropping it half-way resets the stream.
     pub async fn open(channel: Channel, invoker_id: &str) -> Result<(PullSender, PullReceiver), OpenError> {
         let (mut outlet, body) = Outlet::new(OutletLimits::default());
-        let hello = v1::InvokerHello { invoker_id: Bytes::copy_from_slice(invoker_id.as_bytes()) };
+        let hello =
+            v1::InvokerHello { invoker_id: Bytes::copy_from_slice(invoker_id.as_bytes()), ..Default::default() };
         outlet.append([hello]).expect("an empty outlet takes one entry");
         let inlet = Inlet::open(call(channel, body)).await?;
         outlet.limit(inlet.welcome().payload_bytes_max, inlet.welcome().frame_entries_max);
@@ -49,13 +50,14 @@ pub struct PullSender {
 
 impl PullSender {
     /// Registers a container.
+    #[allow(clippy::result_large_err)] // A refused registration is given back whole; this is no hot path.
     pub fn register(&self, register: v1::Register) -> Result<(), AppendError<v1::Register>> {
         self.outlet.append([register])
     }
 
     /// Grants the router the right to send `container` that many more.
     pub fn credit(&self, container: u32, credits: u32) -> Result<(), AppendError<v1::Credit>> {
-        self.outlet.append([v1::Credit { container, credits }])
+        self.outlet.append([v1::Credit { container, credits, ..Default::default() }])
     }
 
     /// Says how one activation ended.
@@ -81,7 +83,7 @@ impl PullSender {
     /// `gone` false: `container` takes no more and finishes what it has. true: it is gone, what it has in flight is lost, and
     /// its number is free.
     pub fn leave(&self, container: u32, gone: bool) -> Result<(), AppendError<v1::Leave>> {
-        self.outlet.append([v1::Leave { container, gone }])
+        self.outlet.append([v1::Leave { container, gone, ..Default::default() }])
     }
 
     /// Sends no more: the router sees the end of the stream after what was sent before.

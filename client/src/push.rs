@@ -25,7 +25,10 @@ impl PushStream {
     /// Dropping it half-way resets the stream.
     pub async fn open(channel: Channel, controller_id: &str) -> Result<(PushSender, PushReceiver), OpenError> {
         let (mut outlet, body) = Outlet::new(OutletLimits::default());
-        let hello = v1::ControllerHello { controller_id: Bytes::copy_from_slice(controller_id.as_bytes()) };
+        let hello = v1::ControllerHello {
+            controller_id: Bytes::copy_from_slice(controller_id.as_bytes()),
+            ..Default::default()
+        };
         outlet.append([hello]).expect("an empty outlet takes one entry");
         let inlet = Inlet::open(call(channel, body)).await?;
         outlet.limit(inlet.welcome().payload_bytes_max, inlet.welcome().frame_entries_max);

@@ -63,25 +63,30 @@ macro_rules! every_message {
             action_key: ActionKey { namespace, action, revision }
             rejection: Rejection { reason, field, limit, retry_after_ms }
             refusal: Refusal { reason, field, limit, number, id }
-            push_request: PushRequest { hello, declares, activations }
-            controller_hello: ControllerHello { controller_id }
+            push_request: PushRequest { hello, declares, activations, outstanding }
+            controller_hello: ControllerHello { controller_id, session }
             declare_action: DeclareAction { number, key }
-            activation: Activation { id, action, time_left_ms, payload, reply }
+            activation: Activation { id, action, time_left_ms, payload, reply, maybe_sent }
             push_response: PushResponse { welcome, answers, refusals, draining }
             answer: Answer { id, outcome, result, queue_us, dispatch_us, run_us, rejection, durability }
-            welcome: Welcome { router_id, payload_bytes_max, frame_entries_max, frame_bytes_max }
+            welcome: Welcome {
+                router_id, payload_bytes_max, frame_entries_max, frame_bytes_max, session, resumed, grace_ms
+            }
             invoke_request: InvokeRequest { key, id, time_left_ms, payload, reply }
             invoke_response: InvokeResponse { answer }
-            pull_request: PullRequest { hello, registers, credits, completions, returns, leaves }
-            invoker_hello: InvokerHello { invoker_id }
-            register: Register { container, key, concurrency, credits, warm }
-            credit: Credit { container, credits }
-            completion: Completion { container, id, status, result, run_us, credits }
-            give_back: Return { container, id, payload }
-            leave: Leave { container, gone }
+            pull_request: PullRequest {
+                hello, registers, credits, completions, returns, leaves, rejoined, audits
+            }
+            invoker_hello: InvokerHello { invoker_id, session }
+            register: Register { container, key, concurrency, credits, warm, epoch, held }
+            credit: Credit { container, credits, epoch }
+            audit: Audit { container, epoch, credits, received }
+            completion: Completion { container, id, status, result, run_us, credits, epoch }
+            give_back: Return { container, id, payload, epoch }
+            leave: Leave { container, gone, epoch }
             pull_response: PullResponse { welcome, dispatches, refusals, drains }
-            dispatch: Dispatch { container, id, time_left_ms, payload, attempt }
-            drain: Drain { container }
+            dispatch: Dispatch { container, id, time_left_ms, payload, attempt, epoch }
+            drain: Drain { container, epoch }
         }
     };
 }
@@ -246,7 +251,7 @@ fn key() -> Option<v1::ActionKey> {
 #[test]
 fn golden_push_request() {
     let frame = v1::PushRequest {
-        hello: Some(v1::ControllerHello { controller_id: "c1".into() }),
+        hello: Some(v1::ControllerHello { controller_id: "c1".into(), session: "s".into() }),
         declares: vec![v1::DeclareAction { number: 7, key: key() }],
         activations: vec![v1::Activation {
             id: (0..16).collect(),
@@ -254,28 +259,33 @@ fn golden_push_request() {
             time_left_ms: 60_000,
             payload: "{}".into(),
             reply: v1::Reply::Accepted as i32,
+            maybe_sent: true,
         }],
+        outstanding: vec![vec![0xaa].into()],
     };
     golden(&frame, PUSH_REQUEST);
 }
 
 /// A tag is the field's number times 8, plus 0 for a varint and 2 for bytes with their length in front.
 const PUSH_REQUEST: &str = "
-    0a 04               # 1 hello, 4 bytes
+    0a 07               # 1 hello, 7 bytes
       0a 02 63 31       #   1 controller_id: c1
+      12 01 73          #   2 session: s
     12 0f               # 2 declares, 15 bytes
       08 07             #   1 number: 7
       12 0b             #   2 key, 11 bytes
         0a 02 6e 73     #     1 namespace: ns
         12 01 61        #     2 action: a
         1a 02 72 31     #     3 revision: r1
-    1a 1e               # 3 activations, 30 bytes
+    1a 20               # 3 activations, 32 bytes
       0a 10             #   1 id, 16 bytes
         00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f
       10 07             #   2 action: 7
       18 e0 d4 03       #   3 time_left_ms: 0x60 + (0x54 << 7) + (3 << 14) = 60,000
       22 02 7b 7d       #   4 payload: {}
       28 01             #   5 reply: ACCEPTED
+      30 01             #   6 maybe_sent: true
+    22 01 aa            # 4 outstanding: aa
 ";
 
 #[test]
@@ -286,6 +296,9 @@ fn golden_push_response() {
             payload_bytes_max: 1,
             frame_entries_max: 2,
             frame_bytes_max: 3,
+            session: "s".into(),
+            resumed: true,
+            grace_ms: 4,
         }),
         answers: vec![v1::Answer {
             id: vec![0xaa].into(),
@@ -315,11 +328,14 @@ fn golden_push_response() {
 }
 
 const PUSH_RESPONSE: &str = "
-    0a 0a               # 1 welcome, 10 bytes
+    0a 11               # 1 welcome, 17 bytes
       0a 02 72 30       #   1 router_id: r0
       10 01             #   2 payload_bytes_max: 1
       18 02             #   3 frame_entries_max: 2
       20 03             #   4 frame_bytes_max: 3
+      2a 01 73          #   5 session: s
+      30 01             #   6 resumed: true
+      38 04             #   7 grace_ms: 4
     12 22               # 2 answers, 34 bytes
       0a 01 aa          #   1 id: aa
       10 05             #   2 outcome: REJECTED
@@ -345,9 +361,17 @@ const PUSH_RESPONSE: &str = "
 #[test]
 fn golden_pull_request() {
     let frame = v1::PullRequest {
-        hello: Some(v1::InvokerHello { invoker_id: "i1".into() }),
-        registers: vec![v1::Register { container: 1, key: key(), concurrency: 2, credits: 3, warm: true }],
-        credits: vec![v1::Credit { container: 1, credits: 4 }],
+        hello: Some(v1::InvokerHello { invoker_id: "i1".into(), session: "s".into() }),
+        registers: vec![v1::Register {
+            container: 1,
+            key: key(),
+            concurrency: 2,
+            credits: 3,
+            warm: true,
+            epoch: 4,
+            held: vec![vec![0xaa].into()],
+        }],
+        credits: vec![v1::Credit { container: 1, credits: 4, epoch: 5 }],
         completions: vec![v1::Completion {
             container: 1,
             id: vec![0xaa].into(),
@@ -355,17 +379,21 @@ fn golden_pull_request() {
             result: "ok".into(),
             run_us: 5,
             credits: 6,
+            epoch: 7,
         }],
-        returns: vec![v1::Return { container: 1, id: vec![0xbb].into(), payload: "{}".into() }],
-        leaves: vec![v1::Leave { container: 1, gone: true }],
+        returns: vec![v1::Return { container: 1, id: vec![0xbb].into(), payload: "{}".into(), epoch: 4 }],
+        leaves: vec![v1::Leave { container: 1, gone: true, epoch: 3 }],
+        rejoined: true,
+        audits: vec![v1::Audit { container: 1, epoch: 2, credits: 3, received: 4 }],
     };
     golden(&frame, PULL_REQUEST);
 }
 
 const PULL_REQUEST: &str = "
-    0a 04               # 1 hello, 4 bytes
+    0a 07               # 1 hello, 7 bytes
       0a 02 69 31       #   1 invoker_id: i1
-    12 15               # 2 registers, 21 bytes
+      12 01 73          #   2 session: s
+    12 1a               # 2 registers, 26 bytes
       08 01             #   1 container: 1
       12 0b             #   2 key, 11 bytes
         0a 02 6e 73     #     1 namespace: ns
@@ -374,23 +402,35 @@ const PULL_REQUEST: &str = "
       18 02             #   3 concurrency: 2
       20 03             #   4 credits: 3
       28 01             #   5 warm: true
-    1a 04               # 3 credits, 4 bytes
+      30 04             #   6 epoch: 4
+      3a 01 aa          #   7 held: aa
+    1a 06               # 3 credits, 6 bytes
       08 01             #   1 container: 1
       10 04             #   2 credits: 4
-    22 0f               # 4 completions, 15 bytes
+      18 05             #   3 epoch: 5
+    22 11               # 4 completions, 17 bytes
       08 01             #   1 container: 1
       12 01 aa          #   2 id: aa
       18 02             #   3 status: PLATFORM_FAILED
       22 02 6f 6b       #   4 result: ok
       28 05             #   5 run_us: 5
       30 06             #   6 credits: 6
-    2a 09               # 5 returns, 9 bytes
+      38 07             #   7 epoch: 7
+    2a 0b               # 5 returns, 11 bytes
       08 01             #   1 container: 1
       12 01 bb          #   2 id: bb
       1a 02 7b 7d       #   3 payload: {}
-    32 04               # 6 leaves, 4 bytes
+      20 04             #   4 epoch: 4
+    32 06               # 6 leaves, 6 bytes
       08 01             #   1 container: 1
       10 01             #   2 gone: true
+      18 03             #   3 epoch: 3
+    38 01               # 7 rejoined: true
+    42 08               # 8 audits, 8 bytes
+      08 01             #   1 container: 1
+      10 02             #   2 epoch: 2
+      18 03             #   3 credits: 3
+      20 04             #   4 received: 4
 ";
 
 #[test]
@@ -403,9 +443,10 @@ fn golden_pull_response() {
             time_left_ms: 1000,
             payload: "{}".into(),
             attempt: 2,
+            epoch: 3,
         }],
         refusals: vec![v1::Refusal { reason: v1::Reason::CreditOverflow as i32, ..Default::default() }],
-        drains: vec![v1::Drain { container: 3 }],
+        drains: vec![v1::Drain { container: 3, epoch: 4 }],
     };
     golden(&frame, PULL_RESPONSE);
 }
@@ -413,16 +454,18 @@ fn golden_pull_response() {
 const PULL_RESPONSE: &str = "
     0a 04               # 1 welcome, 4 bytes
       0a 02 72 30       #   1 router_id: r0
-    12 0e               # 2 dispatches, 14 bytes
+    12 10               # 2 dispatches, 16 bytes
       08 01             #   1 container: 1
       12 01 aa          #   2 id: aa
       18 e8 07          #   3 time_left_ms: 0x68 + (7 << 7) = 1,000
       22 02 7b 7d       #   4 payload: {}
       28 02             #   5 attempt: 2
+      30 03             #   6 epoch: 3
     1a 02               # 3 refusals, 2 bytes
       08 12             #   1 reason: CREDIT_OVERFLOW
-    22 02               # 4 drains, 2 bytes
+    22 04               # 4 drains, 4 bytes
       08 03             #   1 container: 3
+      10 04             #   2 epoch: 4
 ";
 
 #[test]

@@ -22,7 +22,7 @@ fn spec(concurrency: u32) -> ContainerSpec {
 
 fn dispatch(container: u32, id: u8, payload: &'static str) -> v1::PullResponse {
     let (id, payload) = (Bytes::from(vec![id; 16]), Bytes::from(payload));
-    let dispatch = v1::Dispatch { container, id, time_left_ms: 1000, payload, attempt: 1 };
+    let dispatch = v1::Dispatch { container, id, time_left_ms: 1000, payload, attempt: 1, ..Default::default() };
     v1::PullResponse { dispatches: vec![dispatch], ..Default::default() }
 }
 
@@ -104,10 +104,10 @@ async fn an_unstarted_activation_goes_back_with_its_payload_and_its_credit_comes
     let container = registration(&mut peer).await.container;
     peer.say(dispatch(container, 1, "p"));
     let frame = peer.frame().await;
-    assert_eq!(frame.returns, [v1::Return { container, id: Bytes::from(vec![1; 16]), payload: "p".into() }]);
+    assert_eq!(frame.returns, [v1::Return { container, id: Bytes::from(vec![1; 16]), payload: "p".into(), epoch: 0 }]);
     assert!(frame.credits.is_empty() && frame.completions.is_empty());
     let since = tokio::time::Instant::now();
-    assert_eq!(peer.frame().await.credits, [v1::Credit { container, credits: 1 }]);
+    assert_eq!(peer.frame().await.credits, [v1::Credit { container, credits: 1, ..Default::default() }]);
     assert!(since.elapsed() >= Duration::from_millis(90), "{:?}", since.elapsed());
 }
 
@@ -119,7 +119,7 @@ async fn a_drain_waits_for_what_the_router_sent_before_it_knew() {
     let container = registration(&mut peer).await.container;
     let script = async {
         let mut frame = peer.frame().await;
-        assert_eq!(frame.leaves, [v1::Leave { container, gone: false }]);
+        assert_eq!(frame.leaves, [v1::Leave { container, gone: false, ..Default::default() }]);
         // The completion of nothing may not be handled before the leave.
         assert!(frame.completions.is_empty());
         frame = peer.frame().await;
@@ -129,7 +129,7 @@ async fn a_drain_waits_for_what_the_router_sent_before_it_knew() {
         gate.add_permits(1);
         frame = peer.frame().await;
         assert_eq!((frame.completions[0].credits, &frame.completions[0].result[..]), (0, &b"p"[..]));
-        assert_eq!(frame.leaves, [v1::Leave { container, gone: true }]);
+        assert_eq!(frame.leaves, [v1::Leave { container, gone: true, ..Default::default() }]);
         peer.finished().await;
         drop(peer);
     };
@@ -175,11 +175,14 @@ async fn a_container_that_the_router_drains_finishes_and_leaves() {
     let handle = invoker.register(spec(2), held(&gate)).unwrap();
     let container = registration(&mut peer).await.container;
     peer.say(dispatch(container, 1, "p"));
-    peer.say(v1::PullResponse { drains: vec![v1::Drain { container }], ..Default::default() });
+    peer.say(v1::PullResponse { drains: vec![v1::Drain { container, ..Default::default() }], ..Default::default() });
     let script = async {
         gate.add_permits(1);
         let frame = peer.frame().await;
-        assert_eq!((frame.completions.len(), frame.leaves), (1, vec![v1::Leave { container, gone: true }]));
+        assert_eq!(
+            (frame.completions.len(), frame.leaves),
+            (1, vec![v1::Leave { container, gone: true, ..Default::default() }])
+        );
     };
     let (gone, ()) = tokio::join!(handle.gone(), script);
     assert_eq!(gone, Gone::Drained);
@@ -192,10 +195,10 @@ async fn a_container_can_leave_by_itself() {
     let container = registration(&mut peer).await.container;
     handle.leave();
     handle.leave();
-    assert_eq!(peer.frame().await.leaves, [v1::Leave { container, gone: false }]);
+    assert_eq!(peer.frame().await.leaves, [v1::Leave { container, gone: false, ..Default::default() }]);
     let mark = completion(&mut peer).await;
     peer.say(never_sent(&mark));
-    assert_eq!(peer.frame().await.leaves, [v1::Leave { container, gone: true }]);
+    assert_eq!(peer.frame().await.leaves, [v1::Leave { container, gone: true, ..Default::default() }]);
     assert_eq!(handle.gone().await, Gone::Left);
 }
 
@@ -237,7 +240,10 @@ async fn on_another_stream_a_container_grants_only_what_it_has_room_for() {
     // They are lost to their callers already: their ends only make room.
     gate.add_permits(1);
     let frame = peer.frame().await;
-    assert_eq!((frame.credits, frame.completions.len()), (vec![v1::Credit { container, credits: 1 }], 0));
+    assert_eq!(
+        (frame.credits, frame.completions.len()),
+        (vec![v1::Credit { container, credits: 1, ..Default::default() }], 0)
+    );
     peer.say(dispatch(container, 3, "new"));
     gate.add_permits(2);
     let (mut completions, mut credits) = (Vec::new(), 0);

@@ -85,6 +85,7 @@ fn welcome() -> v1::Welcome {
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         frame_entries_max: 4096,
         frame_bytes_max: 16 << 20,
+        ..Default::default()
     }
 }
 

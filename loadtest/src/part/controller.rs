@@ -116,7 +116,7 @@ impl Controller {
         let payload = orders.unwrap_or_else(|| self.payload.clone());
         let time_left_ms = step.time_left_ms.unwrap_or(self.plan.time_left_ms);
         let id = desk.book.submit(sent, Duration::from_millis(time_left_ms.into()));
-        v1::Activation { id, action, time_left_ms, payload, reply: 0 }
+        v1::Activation { id, action, time_left_ms, payload, ..Default::default() }
     }
 
     fn orders(&self, desk: &mut Desk, action: u32, service_time: Duration) -> Bytes {

@@ -37,7 +37,7 @@ fn register(sender: &PullSender, plan: &Plan, node: u32) -> anyhow::Result<()> {
     for container in (0..plan.containers).filter(|container| container % plan.invokers == node) {
         let key = Some(action_key(plan.action_of(container)).into());
         let (concurrency, credits) = (plan.concurrency, plan.concurrency);
-        sender.register(v1::Register { container, key, concurrency, credits, warm: false })?;
+        sender.register(v1::Register { container, key, concurrency, credits, ..Default::default() })?;
     }
     Ok(())
 }
@@ -161,5 +161,6 @@ fn completion(dispatch: v1::Dispatch, service_time_us: u64) -> v1::Completion {
         result: dispatch.payload,
         run_us: u32::try_from(service_time_us).unwrap_or(u32::MAX),
         credits: 1,
+        ..Default::default()
     }
 }

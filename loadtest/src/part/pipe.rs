@@ -114,6 +114,7 @@ fn welcome() -> v1::Welcome {
         payload_bytes_max: bytes_max,
         frame_entries_max: 4096,
         frame_bytes_max: bytes_max,
+        ..Default::default()
     }
 }
 
@@ -193,7 +194,7 @@ fn controller_of(completion: &v1::Completion) -> usize {
 
 fn dispatch(activation: v1::Activation) -> v1::Dispatch {
     let v1::Activation { id, action, time_left_ms, payload, .. } = activation;
-    v1::Dispatch { container: action, id, time_left_ms, payload, attempt: 1 }
+    v1::Dispatch { container: action, id, time_left_ms, payload, attempt: 1, ..Default::default() }
 }
 
 fn answer(completion: v1::Completion) -> v1::Answer {

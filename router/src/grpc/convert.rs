@@ -56,8 +56,8 @@ pub(super) fn answer(answer: Answer) -> v1::Answer {
 }
 
 pub(super) fn dispatch(dispatch: Dispatch) -> v1::Dispatch {
-    let Dispatch { container, id, time_left_ms, payload, attempt } = dispatch;
-    v1::Dispatch { container, id: Bytes::copy_from_slice(&id.0), time_left_ms, payload, attempt }
+    let Dispatch { container, id, time_left_ms, payload, attempt, .. } = dispatch;
+    v1::Dispatch { container, id: Bytes::copy_from_slice(&id.0), time_left_ms, payload, attempt, ..Default::default() }
 }
 
 pub(super) fn refusal(refusal: Refusal) -> v1::Refusal {

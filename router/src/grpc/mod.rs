@@ -107,6 +107,7 @@ impl Service {
             payload_bytes_max: self.limits.payload_bytes_max,
             frame_entries_max: self.limits.frame_entries_max,
             frame_bytes_max: self.limits.frame_bytes_max,
+            ..Default::default()
         }
     }
 

@@ -31,7 +31,7 @@ impl Frame for v1::PullResponse {
         match entry {
             Entry::Dispatch(dispatch) => self.dispatches.push(convert::dispatch(dispatch)),
             Entry::Refuse(refusal) => self.refusals.push(convert::refusal(refusal)),
-            Entry::Drain(container) => self.drains.push(v1::Drain { container }),
+            Entry::Drain(container) => self.drains.push(v1::Drain { container, ..Default::default() }),
             // The router finishes what it has; its containers are told one by one when they are done with.
             Entry::Draining => {}
             Entry::Answer(_) => unreachable!("invokers ask for nothing"),
@@ -104,7 +104,7 @@ impl Reader {
 
     fn handle(&mut self, frame: v1::PullRequest) {
         self.service.begin(&mut self.pass);
-        let v1::PullRequest { hello, registers, credits, completions, returns, leaves } = frame;
+        let v1::PullRequest { hello, registers, credits, completions, returns, leaves, .. } = frame;
         if hello.is_some() {
             self.refuse(Rejection::new(Reason::Repeated, "hello", 1), 0, &[]);
         }
@@ -135,7 +135,7 @@ impl Reader {
     }
 
     fn register(&mut self, register: v1::Register) -> Result<(), Rejection> {
-        let v1::Register { container: number, key, concurrency, credits, warm } = register;
+        let v1::Register { container: number, key, concurrency, credits, warm, .. } = register;
         let max = self.service.limits.containers_per_stream_max;
         if number >= CONTAINER_NUMBERS {
             return Err(Rejection::new(Reason::TooManyContainers, "container", CONTAINER_NUMBERS.into()));
@@ -160,7 +160,7 @@ impl Reader {
     }
 
     fn complete(&mut self, completion: v1::Completion) -> Result<(), Rejection> {
-        let v1::Completion { container, id, status, result, run_us, credits } = completion;
+        let v1::Completion { container, id, status, result, run_us, credits, .. } = completion;
         let limits = self.service.hub.limits();
         let id = limits.check_id(&id)?;
         limits.check_payload("result", result.len())?;

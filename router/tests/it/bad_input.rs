@@ -200,11 +200,11 @@ fn bad_registers() -> Vec<BadEntry> {
 
 fn bad_credits_and_leaves() -> Vec<BadEntry> {
     let credit = |container, credits, told| {
-        let credits = vec![v1::Credit { container, credits }];
+        let credits = vec![v1::Credit { container, credits, ..Default::default() }];
         (v1::PullRequest { credits, ..Default::default() }, told, container, 0)
     };
     let leave = |container, gone| {
-        let leaves = vec![v1::Leave { container, gone }];
+        let leaves = vec![v1::Leave { container, gone, ..Default::default() }];
         (v1::PullRequest { leaves, ..Default::default() }, (Reason::ContainerUnknown, "container", 0), container, 0)
     };
     let overflow = (Reason::CreditOverflow, "credits", u64::from(CONCURRENCY));
@@ -236,7 +236,7 @@ fn bad_completions() -> Vec<BadEntry> {
 }
 
 fn bad_returns() -> Vec<BadEntry> {
-    let of = |id: Bytes| v1::Return { container: GOOD, id, payload: Bytes::new() };
+    let of = |id: Bytes| v1::Return { container: GOOD, id, ..Default::default() };
     let over = Bytes::from(vec![0; PAYLOAD_BYTES_MAX + 1]);
     let with_id = |len: usize| (of(vec![b'i'; len].into()), (Reason::IdLength, "id", 16));
     let others = [
@@ -345,7 +345,7 @@ async fn activations_behind_the_first_4096_entries_are_rejected_one_by_one() {
     scene.invoker.register(1, "many", 4096);
     let declares = vec![v1::DeclareAction { number: 1, key: Some(key("many")) }];
     let activations = (0..4_100).map(|number| activation(number, 1)).collect();
-    scene.controller.send(v1::PushRequest { hello: None, declares, activations });
+    scene.controller.send(v1::PushRequest { hello: None, declares, activations, ..Default::default() });
     for number in 4_095..4_100 {
         let answer = scene.controller.answer().await;
         assert_told(rejection(&answer), (Reason::FrameTooLong, "activations", 4_096));
@@ -376,7 +376,7 @@ async fn declarations_behind_the_first_4096_are_refused_by_number() {
 async fn entries_of_an_invoker_behind_the_first_4096_change_nothing() {
     let mut scene = Scene::start(|_| ()).await;
     let (first, second) = (scene.in_flight().await, scene.in_flight().await);
-    let credits = vec![v1::Credit { container: GOOD, credits: 0 }; 4_095];
+    let credits = vec![v1::Credit { container: GOOD, credits: 0, ..Default::default() }; 4_095];
     let completions = vec![completion(&first), completion(&second)];
     scene.invoker.send(v1::PullRequest { credits, completions, ..Default::default() });
     let refusal = scene.invoker.refusal().await;
@@ -456,6 +456,7 @@ async fn a_frame_that_is_too_large_ends_its_call_and_no_other() {
         container: 0,
         id: activation.id,
         payload: activation.payload,
+        ..Default::default()
     });
     invoker.send(v1::PullRequest { returns: returns.collect(), ..Default::default() });
     assert_ended(invoker.end().await, Code::OutOfRange);

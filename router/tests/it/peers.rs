@@ -185,7 +185,10 @@ impl Invoker {
 
     /// Grants credits.
     pub(crate) fn credit(&self, container: u32, credits: u32) {
-        self.send(v1::PullRequest { credits: vec![v1::Credit { container, credits }], ..Default::default() });
+        self.send(v1::PullRequest {
+            credits: vec![v1::Credit { container, credits, ..Default::default() }],
+            ..Default::default()
+        });
     }
 
     /// Completes.
@@ -196,12 +199,18 @@ impl Invoker {
     /// Hands back unstarted.
     pub(crate) fn give_back(&self, dispatch: v1::Dispatch) {
         let v1::Dispatch { container, id, payload, .. } = dispatch;
-        self.send(v1::PullRequest { returns: vec![v1::Return { container, id, payload }], ..Default::default() });
+        self.send(v1::PullRequest {
+            returns: vec![v1::Return { container, id, payload, ..Default::default() }],
+            ..Default::default()
+        });
     }
 
     /// Takes a container away.
     pub(crate) fn leave(&self, container: u32, gone: bool) {
-        self.send(v1::PullRequest { leaves: vec![v1::Leave { container, gone }], ..Default::default() });
+        self.send(v1::PullRequest {
+            leaves: vec![v1::Leave { container, gone, ..Default::default() }],
+            ..Default::default()
+        });
     }
 
     /// The next piece of work.
@@ -233,13 +242,13 @@ impl Invoker {
 
 /// The first frame of a controller.
 pub(crate) fn push_hello(controller_id: impl Into<Bytes>) -> v1::PushRequest {
-    let hello = Some(v1::ControllerHello { controller_id: controller_id.into() });
+    let hello = Some(v1::ControllerHello { controller_id: controller_id.into(), ..Default::default() });
     v1::PushRequest { hello, ..Default::default() }
 }
 
 /// The first frame of an invoker.
 pub(crate) fn pull_hello(invoker_id: impl Into<Bytes>) -> v1::PullRequest {
-    let hello = Some(v1::InvokerHello { invoker_id: invoker_id.into() });
+    let hello = Some(v1::InvokerHello { invoker_id: invoker_id.into(), ..Default::default() });
     v1::PullRequest { hello, ..Default::default() }
 }
 
@@ -255,7 +264,14 @@ pub(crate) fn revision_of(action: &'static str, revision: &'static str) -> v1::A
 
 /// A container with as many credits as it has concurrency.
 pub(crate) fn container_of(container: u32, action: &'static str, concurrency: u32) -> v1::Register {
-    v1::Register { container, key: Some(key(action)), concurrency, credits: concurrency, warm: false }
+    v1::Register {
+        container,
+        key: Some(key(action)),
+        concurrency,
+        credits: concurrency,
+        warm: false,
+        ..Default::default()
+    }
 }
 
 /// The id with that number.
@@ -271,6 +287,7 @@ pub(crate) fn activation(number: u64, action: u32) -> v1::Activation {
         time_left_ms: 60_000,
         payload: id(number),
         reply: v1::Reply::Outcome as i32,
+        ..Default::default()
     }
 }
 
@@ -282,7 +299,15 @@ pub(crate) fn heavy(number: u64, action: u32, bytes: usize) -> v1::Activation {
 /// Success, with the payload for a result and its credit granted again.
 pub(crate) fn completion(of: &v1::Dispatch) -> v1::Completion {
     let v1::Dispatch { container, id, payload, .. } = of.clone();
-    v1::Completion { container, id, status: v1::RunStatus::Succeeded as i32, result: payload, run_us: 7, credits: 1 }
+    v1::Completion {
+        container,
+        id,
+        status: v1::RunStatus::Succeeded as i32,
+        result: payload,
+        run_us: 7,
+        credits: 1,
+        ..Default::default()
+    }
 }
 
 /// Reason, field and limit of a rejected activation.
