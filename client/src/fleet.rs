@@ -199,7 +199,9 @@ impl Fleet {
     }
 
     pub(crate) fn on_drained(&mut self, number: u32) {
-        self.finish(number, Some(Gone::Drained));
+        // One that leaves asked for it.
+        let asked = self.places.get(&number).is_some_and(|place| place.standing != Standing::Open);
+        self.finish(number, (!asked).then_some(Gone::Drained));
     }
 
     pub(crate) fn on_refused(&mut self, refusal: v1::Refusal) {

@@ -164,7 +164,7 @@ fn sort(effect: Effect) -> Sorted {
         Effect::Dispatch(stream, dispatch) => Sorted::Write(stream, Entry::Dispatch(dispatch)),
         Effect::Answer(stream, answer) => Sorted::Write(stream, Entry::Answer(answer)),
         Effect::Refuse(stream, refusal) => Sorted::Write(stream, Entry::Refuse(refusal)),
-        Effect::Drain(stream, container) => Sorted::Write(stream, Entry::Drain(container)),
+        Effect::Drain(stream, container, epoch) => Sorted::Write(stream, Entry::Drain(container, epoch)),
         Effect::AwaitRoom(stream, action, container) => Sorted::AwaitRoom(stream, (action, container)),
         Effect::WakeAt(_) => Sorted::Wake,
     }
@@ -172,7 +172,9 @@ fn sort(effect: Effect) -> Sorted {
 
 fn writes_to(effect: &Effect, stream: StreamId) -> bool {
     match effect {
-        Effect::Dispatch(to, _) | Effect::Answer(to, _) | Effect::Refuse(to, _) | Effect::Drain(to, _) => *to == stream,
+        Effect::Dispatch(to, _) | Effect::Answer(to, _) | Effect::Refuse(to, _) | Effect::Drain(to, ..) => {
+            *to == stream
+        }
         Effect::AwaitRoom(..) | Effect::WakeAt(_) => false,
     }
 }

@@ -24,8 +24,8 @@ pub enum Entry {
     Answer(Answer),
     /// To an invoker.
     Dispatch(Dispatch),
-    /// To an invoker: the container of that number may go.
-    Drain(u32),
+    /// To an invoker: the container of that number and epoch gets nothing more.
+    Drain(u32, u32),
     /// To either.
     Refuse(Refusal),
     /// To a controller: the router is draining.
@@ -41,10 +41,10 @@ impl Entry {
                 Outcome::Completed(bytes) | Outcome::ActionFailed(bytes) | Outcome::PlatformFailed(bytes) => {
                     bytes.len()
                 }
-                Outcome::Expired | Outcome::Rejected(_) | Outcome::Lost | Outcome::Accepted(_) => 0,
+                Outcome::Expired | Outcome::Rejected(_) | Outcome::Lost | Outcome::TimedOut | Outcome::Accepted(_) => 0,
             },
             Self::Refuse(refusal) => refusal.id.len(),
-            Self::Drain(_) | Self::Draining => 0,
+            Self::Drain(..) | Self::Draining => 0,
         };
         payload + size_of::<Self>()
     }

@@ -64,6 +64,8 @@ pub struct Registration {
     pub stream: StreamId,
     /// Its number on that stream.
     pub number: u32,
+    /// Tells its registrations under that number apart. The engine hands it back with each dispatch and looks at it no further.
+    pub epoch: u32,
     /// How many activations it runs at once.
     pub concurrency: u32,
     /// Its first credits, at most `concurrency`.
@@ -79,6 +81,7 @@ pub struct Registration {
 pub(crate) struct Container {
     pub(crate) stream: StreamId,
     pub(crate) number: u32,
+    pub(crate) epoch: u32,
     concurrency: u32,
     credits: u32,
     in_flight: u32,
@@ -138,10 +141,11 @@ impl Containers {
         if new.credits > new.concurrency {
             return Err(credit_overflow(new.concurrency));
         }
-        let Registration { stream, number, concurrency, credits, warm, room } = new;
+        let Registration { stream, number, epoch, concurrency, credits, warm, room } = new;
         let container = Container {
             stream,
             number,
+            epoch,
             concurrency,
             credits,
             in_flight: 0,

@@ -17,8 +17,9 @@ pub enum Effect {
     Answer(StreamId, Answer),
     /// Tell a peer that an entry of its was refused.
     Refuse(StreamId, Refusal),
-    /// Tell an invoker that the router has no more use for its container of that number.
-    Drain(StreamId, u32),
+    /// Tell an invoker that nothing more is dispatched to its container of that number and epoch: the router has no more use
+    /// for it, or it asked for that itself.
+    Drain(StreamId, u32, u32),
     /// The stream's outbox is full and this container of the action waits for room there: once there is, hand in
     /// [`Input::Resume`](crate::input::Input::Resume).
     AwaitRoom(StreamId, Arc<Action>, ContainerKey),
@@ -31,6 +32,8 @@ pub enum Effect {
 pub struct Dispatch {
     /// The container's number on its stream.
     pub container: u32,
+    /// The epoch it was registered with.
+    pub epoch: u32,
     /// The activation.
     pub id: ActivationId,
     /// Milliseconds until the answer is worthless, at least 1.

@@ -401,6 +401,7 @@ mod tests {
         let new = Registration {
             stream: StreamId(0),
             number: 1,
+            epoch: 0,
             concurrency: 1,
             credits: 0,
             warm: false,

@@ -281,7 +281,7 @@ impl Matcher {
         let to = self.containers.get_mut(container).expect("a chosen container is registered");
         to.room.take(Room::cost(&payload));
         to.activations.push_back(&mut self.slots, key);
-        let dispatch = Dispatch { container: to.number, id, time_left_ms, payload, attempt };
+        let dispatch = Dispatch { container: to.number, epoch: to.epoch, id, time_left_ms, payload, attempt };
         turn.effects.push(Effect::Dispatch(to.stream, dispatch));
     }
 
@@ -357,6 +357,8 @@ impl Matcher {
 
     fn retire(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
         self.revoke(key, turn);
+        // Each time it asks: it may not have seen the answer before. Nothing that is dispatched to it comes behind.
+        self.drain(key, turn);
         self.settle(turn);
     }
 
@@ -376,6 +378,13 @@ impl Matcher {
             turn.tally.count(Count::ContainersLeft);
         }
         self.settle(turn);
+    }
+
+    /// Tells a container that it gets nothing more.
+    fn drain(&self, key: ContainerKey, turn: &mut Turn<'_>) {
+        if let Some(container) = self.containers.get(key) {
+            turn.effects.push(Effect::Drain(container.stream, container.number, container.epoch));
+        }
     }
 
     /// Takes a container's credits away for good. True if it had not been done before.
@@ -398,8 +407,7 @@ impl Matcher {
         if self.queue.is_empty() {
             for key in self.containers.open() {
                 self.revoke(key, turn);
-                let container = self.containers.get(key).expect("open");
-                turn.effects.push(Effect::Drain(container.stream, container.number));
+                self.drain(key, turn);
             }
         } else if self.containers.none_open() {
             self.move_on(turn);

@@ -36,6 +36,9 @@ pub enum Outcome {
     Rejected(Rejection),
     /// Its container went away after dispatch. Whether it ran is unknown; it is never dispatched again.
     Lost,
+    /// It was dispatched, and its container said nothing until its deadline and a little longer. Whether it ran is unknown;
+    /// it is never dispatched again.
+    TimedOut,
     /// It was taken, and the controller asked for no more.
     Accepted(Durability),
 }
@@ -189,4 +192,10 @@ reasons! {
     ControllerConnected = "controller_connected",
     /// The entry came a second time where it may come once.
     Repeated = "repeated",
+    /// An activation of that id ended a short while ago.
+    IdEnded = "id_ended",
+    /// The entry speaks of an earlier registration of that container.
+    EpochStale = "epoch_stale",
+    /// The activation may have been sent before, to a router that has since gone.
+    OutcomeUnknown = "outcome_unknown",
 }

@@ -228,7 +228,7 @@ impl Pair {
         let revision = revision.unwrap_or_else(|| self.model.current(name));
         let number = self.model.next_number();
         let room = self.rooms[usize::from(stream)].clone();
-        let new = Registration { stream: stream_id(stream), number, concurrency, credits, warm, room };
+        let new = Registration { stream: stream_id(stream), number, epoch: number, concurrency, credits, warm, room };
         let registered = self.hub.register(&key(name, revision), new, &mut self.pass);
         let container = Container { stream, number, concurrency, credits, warm, ..Container::default() };
         assert_eq!(registered.is_ok(), self.model.register(name, revision, container), "registered");
@@ -613,6 +613,9 @@ impl Model {
     fn retire(&mut self, at: usize) {
         let container = &mut self.containers[at];
         (container.retired, container.credits) = (true, 0);
+        if !container.gone {
+            self.effects.push(format!("drain {}", self.containers[at].number));
+        }
         self.settle(self.containers[at].revision);
     }
 
@@ -758,14 +761,15 @@ impl Model {
 fn written(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Dispatch(_, dispatch) => {
-            let engine::effect::Dispatch { container, id, time_left_ms, payload, attempt } = dispatch;
+            let engine::effect::Dispatch { container, epoch, id, time_left_ms, payload, attempt } = dispatch;
+            assert_eq!(container, epoch, "the epoch of its registration");
             format!("dispatch {id} to {container} left {time_left_ms} attempt {attempt} {} bytes", payload.len())
         }
         Effect::Answer(controller, answer) => {
             format!("answer {} to {controller:?} {}", answer.id, ended(&answer.outcome))
         }
         Effect::Refuse(_, refusal) => format!("refuse {} {}", refusal.number, refusal.rejection.reason.label()),
-        Effect::Drain(_, number) => format!("drain {number}"),
+        Effect::Drain(_, number, _) => format!("drain {number}"),
         Effect::AwaitRoom(stream, ..) => format!("await_room {}", stream.0),
         Effect::WakeAt(_) => return None,
     })
@@ -785,6 +789,7 @@ fn ended(outcome: &Outcome) -> String {
         Outcome::PlatformFailed(_) => format!("{:?}", RunStatus::PlatformFailed),
         Outcome::Expired => "expired".to_owned(),
         Outcome::Lost => "lost".to_owned(),
+        Outcome::TimedOut => "timed_out".to_owned(),
         Outcome::Accepted(_) => "accepted".to_owned(),
         Outcome::Rejected(rejection) => rejection.reason.label().to_owned(),
     }

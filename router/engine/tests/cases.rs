@@ -9,7 +9,7 @@
 //! declare ACTION as HANDLE                   a controller's stream names an action, `name@revision`, and holds it
 //! release HANDLE                             that stream is gone
 //! push ID to ACTION|HANDLE by CONTROLLER     [time_left MS=1000] [bytes N=1] [reply accepted]
-//! register CONTAINER on STREAM action ACTION [concurrency N=1] [credits N=0] [state warm]
+//! register CONTAINER on STREAM action ACTION [concurrency N=1] [credits N=0] [state warm] [epoch N=0]
 //! credit CONTAINER N
 //! complete ID on CONTAINER                   [status action_failed|platform_failed] [credits N=0] [ran US=0]
 //! return ID on CONTAINER
@@ -293,6 +293,7 @@ impl World {
         let new = Registration {
             stream: self.stream(stream),
             number: small(self.numbers.len() as u64),
+            epoch: words.number_after("epoch", 0),
             concurrency: words.number_after("concurrency", 1),
             credits: words.number_after("credits", 0),
             warm: words.after("state") == Some("warm"),
@@ -357,7 +358,8 @@ impl World {
                 Effect::Dispatch(_, dispatch) => {
                     let container = self.container(dispatch.container);
                     let (id, time_left, attempt) = (name(dispatch.id), dispatch.time_left_ms, dispatch.attempt);
-                    format!("dispatch {id} to {container} time_left {time_left} attempt {attempt}")
+                    let epoch = of(dispatch.epoch);
+                    format!("dispatch {id} to {container}{epoch} time_left {time_left} attempt {attempt}")
                 }
                 Effect::Answer(stream, Answer { id, outcome, .. }) => {
                     format!("answer {} to {} {}", name(id), self.stream_name(stream), ended(&outcome))
@@ -367,7 +369,7 @@ impl World {
                     let id = String::from_utf8_lossy(&refusal.id).trim_end_matches('\0').to_owned();
                     format!("refuse {container} {} {id}", rejected(&refusal.rejection)).trim_end().to_owned()
                 }
-                Effect::Drain(_, number) => format!("drain {}", self.container(number)),
+                Effect::Drain(_, number, epoch) => format!("drain {}{}", self.container(number), of(epoch)),
                 Effect::AwaitRoom(stream, action, key) => {
                     self.awaiting_room.push((stream, action, key));
                     format!("await_room {}", self.stream_name(stream))
@@ -435,6 +437,11 @@ impl World {
     }
 }
 
+/// An epoch, where a case gave one.
+fn of(epoch: u32) -> String {
+    if epoch == 0 { String::new() } else { format!(" epoch {epoch}") }
+}
+
 fn completion(words: &Words<'_>) -> Completion {
     Completion {
         id: activation(words.first()),
@@ -458,6 +465,7 @@ fn ended(outcome: &Outcome) -> String {
         Outcome::Expired => "expired".to_owned(),
         Outcome::Rejected(rejection) => format!("rejected {}", rejected(rejection)),
         Outcome::Lost => "lost".to_owned(),
+        Outcome::TimedOut => "timed_out".to_owned(),
         Outcome::Accepted(durability) => format!("accepted in {durability:?}").to_lowercase(),
     }
 }

@@ -253,6 +253,7 @@ fn registration(number: u32, credits: u32) -> Registration {
     Registration {
         stream,
         number,
+        epoch: 0,
         concurrency: 4,
         credits,
         warm: false,

@@ -42,6 +42,7 @@ pub(super) fn answer(answer: Answer) -> v1::Answer {
         }
         Outcome::Expired => v1::Outcome::Expired,
         Outcome::Lost => v1::Outcome::Lost,
+        Outcome::TimedOut => v1::Outcome::TimedOut,
         Outcome::Rejected(why) => {
             wire.rejection = Some(Box::new(rejection(why)));
             v1::Outcome::Rejected
@@ -56,8 +57,8 @@ pub(super) fn answer(answer: Answer) -> v1::Answer {
 }
 
 pub(super) fn dispatch(dispatch: Dispatch) -> v1::Dispatch {
-    let Dispatch { container, id, time_left_ms, payload, attempt, .. } = dispatch;
-    v1::Dispatch { container, id: Bytes::copy_from_slice(&id.0), time_left_ms, payload, attempt, ..Default::default() }
+    let Dispatch { container, epoch, id, time_left_ms, payload, attempt } = dispatch;
+    v1::Dispatch { container, id: Bytes::copy_from_slice(&id.0), time_left_ms, payload, attempt, epoch }
 }
 
 pub(super) fn refusal(refusal: Refusal) -> v1::Refusal {
@@ -81,14 +82,17 @@ fn rejection(rejection: Rejection) -> v1::Rejection {
 
 fn code(reason: Reason) -> Code {
     match reason {
-        Reason::IdInFlight | Reason::ContainerTaken | Reason::ControllerConnected | Reason::Repeated => {
-            Code::AlreadyExists
-        }
+        Reason::IdInFlight
+        | Reason::IdEnded
+        | Reason::ContainerTaken
+        | Reason::ControllerConnected
+        | Reason::Repeated => Code::AlreadyExists,
         Reason::QueueFull | Reason::RouterFull | Reason::TooManyActions | Reason::TooManyContainers => {
             Code::ResourceExhausted
         }
         Reason::ActionUnknown | Reason::ContainerUnknown | Reason::NotInFlight => Code::NotFound,
         Reason::NotDispatchedHere => Code::FailedPrecondition,
+        Reason::EpochStale | Reason::OutcomeUnknown => Code::Aborted,
         Reason::Draining => Code::Unavailable,
         Reason::NameEmpty
         | Reason::NameTooLong
@@ -132,6 +136,9 @@ fn reason(reason: Reason) -> v1::Reason {
         Reason::HelloMissing => v1::Reason::HelloMissing,
         Reason::ControllerConnected => v1::Reason::ControllerConnected,
         Reason::Repeated => v1::Reason::Repeated,
+        Reason::IdEnded => v1::Reason::IdEnded,
+        Reason::EpochStale => v1::Reason::EpochStale,
+        Reason::OutcomeUnknown => v1::Reason::OutcomeUnknown,
     }
 }
 

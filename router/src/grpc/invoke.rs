@@ -51,7 +51,7 @@ async fn answered(outbox: &Outbox) -> Option<Answer> {
         }
         let answer = hands.drain(..).find_map(|entry| match entry {
             Entry::Answer(answer) => Some(answer),
-            Entry::Dispatch(_) | Entry::Drain(_) | Entry::Refuse(_) | Entry::Draining => None,
+            Entry::Dispatch(_) | Entry::Drain(..) | Entry::Refuse(_) | Entry::Draining => None,
         });
         if answer.is_some() {
             return answer;

@@ -31,7 +31,7 @@ impl Frame for v1::PullResponse {
         match entry {
             Entry::Dispatch(dispatch) => self.dispatches.push(convert::dispatch(dispatch)),
             Entry::Refuse(refusal) => self.refusals.push(convert::refusal(refusal)),
-            Entry::Drain(container) => self.drains.push(v1::Drain { container, ..Default::default() }),
+            Entry::Drain(container, epoch) => self.drains.push(v1::Drain { container, epoch }),
             // The router finishes what it has; its containers are told one by one when they are done with.
             Entry::Draining => {}
             Entry::Answer(_) => unreachable!("invokers ask for nothing"),
@@ -135,7 +135,7 @@ impl Reader {
     }
 
     fn register(&mut self, register: v1::Register) -> Result<(), Rejection> {
-        let v1::Register { container: number, key, concurrency, credits, warm, .. } = register;
+        let v1::Register { container: number, key, concurrency, credits, warm, epoch, .. } = register;
         let max = self.service.limits.containers_per_stream_max;
         if number >= CONTAINER_NUMBERS {
             return Err(Rejection::new(Reason::TooManyContainers, "container", CONTAINER_NUMBERS.into()));
@@ -149,7 +149,7 @@ impl Reader {
         let v1::ActionKey { namespace, action, revision } = key.unwrap_or_default();
         let key = self.service.hub.limits().check_key(&namespace, &action, &revision)?;
         let room = self.outbox.room();
-        let new = Registration { stream: self.stream, number, concurrency, credits, warm, room };
+        let new = Registration { stream: self.stream, number, epoch, concurrency, credits, warm, room };
         let registered = self.service.hub.register(&key, new, &mut self.pass)?;
         self.containers.insert(number, registered);
         Ok(())

@@ -32,7 +32,7 @@ impl Frame for v1::PushResponse {
             Entry::Answer(answer) => self.answers.push(convert::answer(answer)),
             Entry::Refuse(refusal) => self.refusals.push(convert::refusal(refusal)),
             Entry::Draining => self.draining = true,
-            Entry::Dispatch(_) | Entry::Drain(_) => unreachable!("controllers run nothing"),
+            Entry::Dispatch(_) | Entry::Drain(..) => unreachable!("controllers run nothing"),
         }
     }
 }
