@@ -7,7 +7,6 @@
 //! ```
 
 use crate::action::ActionKey;
-use crate::backoff::Backoff;
 use crate::connect::{ConnectError, connect_lazy};
 use crate::declared::Declared;
 use crate::id::ActivationId;
@@ -17,6 +16,7 @@ use crate::outlet::AppendError;
 use crate::outstanding::Outstanding;
 use crate::push::{PushReceiver, PushSender, PushStream};
 use bytes::Bytes;
+use engine::backoff::Backoff;
 use parking_lot::Mutex;
 use proto::v1;
 use std::collections::HashSet;

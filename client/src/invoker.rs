@@ -6,7 +6,6 @@
 //!   stream ends ─▶ backoff ─▶ another ─▶ containers registered again; what still runs is heard of no more
 //! ```
 
-use crate::backoff::Backoff;
 use crate::connect::connect_lazy;
 use crate::container::{Activation, ContainerSpec, Failure, Gone};
 use crate::controller::{STABLE_AFTER, StartError};
@@ -14,6 +13,7 @@ use crate::fleet::{Fleet, Run};
 use crate::inlet::OpenError;
 use crate::pull::{PullReceiver, PullSender, PullStream};
 use bytes::Bytes;
+use engine::backoff::Backoff;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use proto::v1;

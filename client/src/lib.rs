@@ -20,13 +20,13 @@
 //! | `invoker` | containers and their runs: `fleet` holds them, `container` says where each one stands |
 //! | `push`, `pull` | a controller's and an invoker's stream, frame by frame, for those who keep track themselves |
 //! | `outlet`, `inlet` | the two directions of any stream |
-//! | `connect`, `backoff` | the tuned connection; how long to wait for another |
+//! | `connect` | the tuned connection |
 //! | `action`, `id`, `outcome` | what an activation is of, is named, and comes to |
 //!
-//! This crate may not know the router's insides: the wire (`proto`) is all they share.
+//! This crate may not know the router's insides: they share the wire (`proto`), and of the engine the pure parts that serve
+//! either side, such as how long to wait before another attempt (`engine::backoff`).
 
 mod action;
-mod backoff;
 mod connect;
 mod container;
 mod controller;

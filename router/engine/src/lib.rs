@@ -5,6 +5,7 @@
 //!
 //! Start reading at [`hub`] (all actions), then `matcher` (one action), then [`intake`] (how threads share one).
 
+pub mod backoff;
 pub mod budget;
 pub mod container;
 pub mod effect;

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Counts failed attempts. Each may wait twice as long as the one before, up to a cap, and the wait is drawn evenly from zero
 /// to that: many who lost the same router do not come back at the same moment.
 #[derive(Debug, Clone)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     cap: Duration,
     failed: u32,
@@ -14,12 +14,12 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// Waits at most `first` after the first failure, and never more than `cap`.
-    pub(crate) fn new(first: Duration, cap: Duration) -> Self {
+    pub fn new(first: Duration, cap: Duration) -> Self {
         Self { first, cap, failed: 0 }
     }
 
     /// One more attempt failed: how long to wait before the next. `random` is any 64 bits, evenly distributed.
-    pub(crate) fn next(&mut self, random: u64) -> Duration {
+    pub fn next(&mut self, random: u64) -> Duration {
         let doubled = 1_u32.checked_shl(self.failed).and_then(|factor| self.first.checked_mul(factor));
         self.failed = self.failed.saturating_add(1);
         let most = doubled.unwrap_or(self.cap).min(self.cap);
@@ -29,7 +29,7 @@ impl Backoff {
     }
 
     /// An attempt succeeded: the next failure is the first.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.failed = 0;
     }
 }
