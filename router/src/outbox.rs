@@ -4,10 +4,10 @@
 //! An outbox never makes the one who fills it wait: dispatches are bounded by credits and by [`Room`]; a peer that lets
 //! answers pile up past eight times that bound is cut off, as is one that reads nothing for a while.
 
-use engine::container::{ContainerKey, Room};
-use engine::effect::Dispatch;
-use engine::hub::Action;
-use engine::outcome::{Answer, Outcome, Refusal};
+pub use engine::mailbox::{Awaiting, Entry};
+
+use engine::container::Room;
+use engine::mailbox::{self, Mailbox};
 use engine::time::Timestamp;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -17,42 +17,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// One thing to be written.
-#[derive(Debug)]
-pub enum Entry {
-    /// To a controller.
-    Answer(Answer),
-    /// To an invoker.
-    Dispatch(Dispatch),
-    /// To an invoker: the container of that number and epoch gets nothing more.
-    Drain(u32, u32),
-    /// To either.
-    Refuse(Refusal),
-    /// To a controller: the router is draining.
-    Draining,
-}
-
-impl Entry {
-    /// Bytes it holds, about.
-    pub fn bytes(&self) -> usize {
-        let payload = match self {
-            Self::Dispatch(dispatch) => dispatch.payload.len(),
-            Self::Answer(Answer { outcome, .. }) => match outcome {
-                Outcome::Completed(bytes) | Outcome::ActionFailed(bytes) | Outcome::PlatformFailed(bytes) => {
-                    bytes.len()
-                }
-                Outcome::Expired | Outcome::Rejected(_) | Outcome::Lost | Outcome::TimedOut | Outcome::Accepted(_) => 0,
-            },
-            Self::Refuse(refusal) => refusal.id.len(),
-            Self::Drain(..) | Self::Draining => 0,
-        };
-        payload + size_of::<Self>()
-    }
-}
-
-/// A container that waits for room, within its action.
-pub type Awaiting = (Arc<Action>, ContainerKey);
-
 /// The queue between the engine and one stream's writer.
 #[derive(Debug)]
 pub struct Outbox {
@@ -60,7 +24,6 @@ pub struct Outbox {
     waiting: Mutex<Waiting>,
     /// The engine asks this before it dispatches.
     room: Arc<Room>,
-    unasked_bytes_max: usize,
     /// Entries in the writer's hands.
     in_hands: AtomicUsize,
     /// Frames written, for those who look whether any is.
@@ -69,23 +32,13 @@ pub struct Outbox {
     closed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
-    entries: VecDeque<Entry>,
-    /// Room that dispatches among them have taken.
-    taken: usize,
-    /// Bytes of all else: what no credit or room holds back.
-    unasked_bytes: usize,
+    mailbox: Mailbox,
     /// The frames that were written when a watcher looked last and saw a new one, or nothing to write; and when that was.
     seen: Option<(u64, Timestamp)>,
     /// The writer, while it has nothing to write.
     writer: Option<Waker>,
-    awaiting: Vec<Awaiting>,
-    /// Activations pushed on the stream less answers. Below zero for a moment when an answer is quicker than its reader.
-    owed: i64,
-    /// Nothing more is to come; end once nothing is owed.
-    finishing: bool,
-    closed: bool,
 }
 
 /// What the writer finds.
@@ -99,19 +52,14 @@ pub enum Taken {
     Closed,
 }
 
-/// How many times the room for dispatches answers may take: containers that complete large results in one moment must not
-/// cut off a controller that reads on.
-const UNASKED_TIMES: usize = 8;
-/// A queue that grew past this many entries is let go when it is empty, so that a flood's memory comes back.
-const CAPACITY_KEPT: usize = 4096;
-
 impl Outbox {
     /// Empty. Past `bytes_max` bytes nothing more is dispatched to it; past eight times that of other entries it closes.
     pub fn new(bytes_max: usize) -> Self {
+        let mailbox = Mailbox::new(bytes_max);
+        let room = mailbox.room().clone();
         Self {
-            waiting: Mutex::default(),
-            room: Arc::new(Room::new(bytes_max)),
-            unasked_bytes_max: bytes_max.saturating_mul(UNASKED_TIMES),
+            waiting: Mutex::new(Waiting { mailbox, seen: None, writer: None }),
+            room,
             in_hands: AtomicUsize::new(0),
             frames: AtomicU64::new(0),
             closed: Notify::new(),
@@ -124,20 +72,9 @@ impl Outbox {
     }
 
     /// Puts entries in, in order; `late` is shown each if the stream is over.
-    pub fn fill(&self, entries: impl Iterator<Item = Entry>, mut late: impl FnMut(&Entry)) {
+    pub fn fill(&self, entries: impl Iterator<Item = Entry>, late: impl FnMut(&Entry)) {
         let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            return entries.for_each(|entry| late(&entry));
-        }
-        for entry in entries {
-            match &entry {
-                Entry::Dispatch(dispatch) => waiting.taken += Room::cost(&dispatch.payload),
-                _ => waiting.unasked_bytes += entry.bytes(),
-            }
-            waiting.owed -= i64::from(matches!(entry, Entry::Answer(_)));
-            waiting.entries.push_back(entry);
-        }
-        let overfull = waiting.unasked_bytes > self.unasked_bytes_max;
+        let overfull = waiting.mailbox.fill(entries, late);
         let writer = waiting.writer.take();
         drop(waiting);
         if overfull {
@@ -151,7 +88,7 @@ impl Outbox {
     /// Notes a container that waits for room. The writer hands it back when there is some, which may be at once.
     pub fn await_room(&self, awaiting: Awaiting) {
         let mut waiting = self.waiting.lock();
-        waiting.awaiting.push(awaiting);
+        waiting.mailbox.await_room(awaiting);
         let writer = waiting.writer.take();
         drop(waiting);
         if let Some(writer) = writer {
@@ -161,26 +98,18 @@ impl Outbox {
 
     /// For the writer: swaps what waits for the empty `hands`, or waits for something.
     pub fn poll_take(&self, cx: &mut Context<'_>, hands: &mut VecDeque<Entry>) -> Poll<Taken> {
-        debug_assert!(hands.is_empty(), "the writer writes all before it takes more");
         let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            return Poll::Ready(Taken::Closed);
-        }
-        if waiting.finishing && waiting.owed == 0 && waiting.entries.is_empty() {
-            return Poll::Ready(Taken::Finished);
-        }
-        if waiting.entries.is_empty() && waiting.awaiting.is_empty() {
-            waiting.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        if hands.capacity() > CAPACITY_KEPT {
-            *hands = VecDeque::new();
-        }
-        std::mem::swap(hands, &mut waiting.entries);
+        let taken = match waiting.mailbox.take(hands) {
+            mailbox::Taken::Nothing => {
+                waiting.writer = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            mailbox::Taken::Entries(awaiting) => Taken::Entries(awaiting),
+            mailbox::Taken::Finished => Taken::Finished,
+            mailbox::Taken::Closed => Taken::Closed,
+        };
         self.in_hands.store(hands.len(), Ordering::Relaxed);
-        waiting.unasked_bytes = 0;
-        self.room.give_back(std::mem::take(&mut waiting.taken));
-        Poll::Ready(Taken::Entries(std::mem::take(&mut waiting.awaiting)))
+        Poll::Ready(taken)
     }
 
     /// For the writer: a frame is written, that many entries are still in its hands.
@@ -192,9 +121,7 @@ impl Outbox {
     /// Notes activations that are answered here.
     pub fn owe(&self, answers: i64) {
         let mut waiting = self.waiting.lock();
-        waiting.owed += answers;
-        // Those answers may have been written already, and the writer be waiting for this.
-        let writer = if waiting.finishing { waiting.writer.take() } else { None };
+        let writer = if waiting.mailbox.owe(answers) { waiting.writer.take() } else { None };
         drop(waiting);
         if let Some(writer) = writer {
             writer.wake();
@@ -204,7 +131,7 @@ impl Outbox {
     /// Nothing more is to come: the stream ends once nothing is owed.
     pub fn finish(&self) {
         let mut waiting = self.waiting.lock();
-        waiting.finishing = true;
+        waiting.mailbox.finish();
         let writer = waiting.writer.take();
         drop(waiting);
         if let Some(writer) = writer {
@@ -215,12 +142,12 @@ impl Outbox {
     /// Ends the stream: what waits is dropped, so is what comes later.
     pub fn close(&self) {
         let mut waiting = self.waiting.lock();
-        let left = std::mem::take(&mut *waiting);
-        waiting.closed = true;
+        waiting.mailbox.close();
+        let writer = waiting.writer.take();
         drop(waiting);
         self.closed.notify_one();
-        if let Some(writer) = &left.writer {
-            writer.wake_by_ref();
+        if let Some(writer) = writer {
+            writer.wake();
         }
     }
 
@@ -233,9 +160,9 @@ impl Outbox {
     pub fn stalls_for(&self, now: Timestamp) -> Duration {
         let mut waiting = self.waiting.lock();
         let frames = self.frames.load(Ordering::Relaxed);
-        let nothing = waiting.entries.is_empty() && self.in_hands.load(Ordering::Relaxed) == 0;
+        let nothing = waiting.mailbox.is_empty() && self.in_hands.load(Ordering::Relaxed) == 0;
         match waiting.seen {
-            Some((seen, since)) if seen == frames && !nothing && !waiting.closed => since.until(now),
+            Some((seen, since)) if seen == frames && !nothing && !waiting.mailbox.is_closed() => since.until(now),
             _ => {
                 waiting.seen = Some((frames, now));
                 Duration::ZERO

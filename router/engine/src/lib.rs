@@ -16,6 +16,7 @@ pub mod intake;
 mod ledger;
 pub mod limits;
 mod list;
+pub mod mailbox;
 mod matcher;
 pub mod outcome;
 pub mod slab;
