@@ -31,7 +31,7 @@ impl Streams {
     /// Ends a stream. What is sent to it from now on is dropped.
     pub fn close(&self, id: StreamId) {
         if let Some((_, outbox)) = self.outboxes.remove(&id) {
-            outbox.close();
+            self.count_dropped(outbox.close());
         }
     }
 
@@ -48,7 +48,7 @@ impl Streams {
     /// Puts an entry into every outbox.
     pub fn announce(&self, entry: impl Fn() -> Entry) {
         self.outboxes.iter().for_each(|outbox| {
-            outbox.fill(std::iter::once(entry()), |_| ());
+            outbox.fill(std::iter::once(entry()));
         });
     }
 
@@ -60,7 +60,7 @@ impl Streams {
     /// Ends the streams whose peers have not read for that long. Returns how many.
     pub fn close_stalled(&self, now: Timestamp, write_stall: Duration) -> usize {
         let stalled = self.outboxes.iter().filter(|outbox| outbox.stalls_for(now) > write_stall);
-        stalled.map(|outbox| outbox.close()).count()
+        stalled.map(|outbox| self.count_dropped(outbox.close())).count()
     }
 
     /// Resolves when something is due sooner than the timer task thinks. For that task only. Cancel safe.
@@ -68,8 +68,7 @@ impl Streams {
         self.sooner.notified().await;
     }
 
-    /// Counts answers that came for a stream that was over.
-    fn count_late(&self, answers: u64) {
+    fn count_dropped(&self, answers: u64) {
         if answers > 0 {
             self.answers_dropped.fetch_add(answers, Ordering::Relaxed);
         }
@@ -110,13 +109,11 @@ impl Driver {
     }
 
     fn fill(&mut self, stream: StreamId, entries: impl Iterator<Item = Entry>) {
-        let mut late = 0;
-        let mut count = |entry: &Entry| late += u64::from(matches!(entry, Entry::Answer(_)));
-        match self.outbox(stream) {
-            Some(outbox) => outbox.fill(entries, count),
-            None => entries.for_each(|entry| count(&entry)),
-        }
-        self.streams.count_late(late);
+        let dropped = match self.outbox(stream) {
+            Some(outbox) => outbox.fill(entries),
+            None => entries.filter(|entry| matches!(entry, Entry::Answer(_))).count() as u64,
+        };
+        self.streams.count_dropped(dropped);
     }
 
     fn await_room(&mut self, stream: StreamId, awaiting: Awaiting) {

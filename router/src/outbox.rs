@@ -1,4 +1,4 @@
-//! What waits to be written to one stream. Filled by whoever performs effects, emptied by the stream's own writer.
+//! What waits to be written in one session. Filled by whoever performs effects, emptied by the writer of the session's stream.
 //!
 //! The writer takes what is there and never waits for more, so a frame has one entry at low load and hundreds at high load.
 //! An outbox never makes the one who fills it wait: dispatches are bounded by credits and by [`Room`]; a peer that lets
@@ -7,29 +7,28 @@
 pub use engine::mailbox::{Awaiting, Entry};
 
 use engine::container::Room;
+use engine::effect::Dispatch;
+use engine::id::ActivationId;
 use engine::mailbox::{self, Mailbox};
+use engine::sessions::Attachment;
 use engine::time::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The queue between the engine and one stream's writer.
+/// The queue between the engine and the writer of one session.
 #[derive(Debug)]
 pub struct Outbox {
     /// Held for a few instructions by one who fills or the one who empties.
     waiting: Mutex<Waiting>,
     /// The engine asks this before it dispatches.
     room: Arc<Room>,
-    /// Entries in the writer's hands.
-    in_hands: AtomicUsize,
     /// Frames written, for those who look whether any is.
     frames: AtomicU64,
-    /// Told when the outbox closes, for the stream's reader.
-    closed: Notify,
 }
 
 #[derive(Debug)]
@@ -39,31 +38,53 @@ struct Waiting {
     seen: Option<(u64, Timestamp)>,
     /// The writer, while it has nothing to write.
     writer: Option<Waker>,
+    line: Arc<Line>,
+}
+
+/// One stream of the session, as its reader and its writer know it.
+#[derive(Debug)]
+pub struct Line {
+    attachment: Attachment,
+    /// Told when the outbox has nothing more to do with this stream, for its reader.
+    over: Notify,
+}
+
+impl Line {
+    fn new(attachment: Attachment) -> Arc<Self> {
+        Arc::new(Self { attachment, over: Notify::new() })
+    }
+
+    /// Its number.
+    pub fn attachment(&self) -> Attachment {
+        self.attachment
+    }
+
+    /// Resolves when the stream is over for the outbox: it was parked or closed, or has another stream. For one task only.
+    /// Cancel safe.
+    pub async fn over(&self) {
+        self.over.notified().await;
+    }
 }
 
 /// What the writer finds.
 #[derive(Debug)]
 pub enum Taken {
-    /// Entries are in the writer's hands; these containers waited for the room that is free now.
+    /// A frame's worth of entries is in the writer's hands; these containers waited for the room that is free now.
     Entries(Vec<Awaiting>),
     /// All that was owed is written.
     Finished,
     /// The stream is over.
-    Closed,
+    Over,
 }
 
 impl Outbox {
-    /// Empty. Past `bytes_max` bytes nothing more is dispatched to it; past eight times that of other entries it closes.
+    /// Empty, for the session's first stream. Past `bytes_max` bytes nothing more is dispatched to it; past eight times that
+    /// of other entries it closes.
     pub fn new(bytes_max: usize) -> Self {
         let mailbox = Mailbox::new(bytes_max);
         let room = mailbox.room().clone();
-        Self {
-            waiting: Mutex::new(Waiting { mailbox, seen: None, writer: None }),
-            room,
-            in_hands: AtomicUsize::new(0),
-            frames: AtomicU64::new(0),
-            closed: Notify::new(),
-        }
+        let waiting = Waiting { mailbox, seen: None, writer: None, line: Line::new(Attachment::FIRST) };
+        Self { waiting: Mutex::new(waiting), room, frames: AtomicU64::new(0) }
     }
 
     /// What the engine asks before it dispatches.
@@ -71,60 +92,53 @@ impl Outbox {
         self.room.clone()
     }
 
-    /// Puts entries in, in order; `late` is shown each if the stream is over.
-    pub fn fill(&self, entries: impl Iterator<Item = Entry>, late: impl FnMut(&Entry)) {
+    /// The session's stream.
+    pub fn line(&self) -> Arc<Line> {
+        self.waiting.lock().line.clone()
+    }
+
+    /// Puts entries in, in order. Returns how many answers were dropped: the session is over.
+    pub fn fill(&self, entries: impl Iterator<Item = Entry>) -> u64 {
         let mut waiting = self.waiting.lock();
-        let overfull = waiting.mailbox.fill(entries, late);
-        let writer = waiting.writer.take();
-        drop(waiting);
-        if overfull {
-            self.close();
+        let filled = waiting.mailbox.fill(entries);
+        if filled.closed {
+            waiting.line.over.notify_one();
         }
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        wake(waiting);
+        filled.answers_dropped
     }
 
     /// Notes a container that waits for room. The writer hands it back when there is some, which may be at once.
     pub fn await_room(&self, awaiting: Awaiting) {
         let mut waiting = self.waiting.lock();
         waiting.mailbox.await_room(awaiting);
-        let writer = waiting.writer.take();
-        drop(waiting);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        wake(waiting);
     }
 
-    /// For the writer: swaps what waits for the empty `hands`, or waits for something.
-    pub fn poll_take(&self, cx: &mut Context<'_>, hands: &mut VecDeque<Entry>) -> Poll<Taken> {
+    /// For the writer of that stream: moves a frame's worth of what waits to the empty `hands`, or waits for something.
+    pub fn poll_take(&self, line: &Line, cx: &mut Context<'_>, hands: &mut VecDeque<Entry>) -> Poll<Taken> {
         let mut waiting = self.waiting.lock();
-        let taken = match waiting.mailbox.take(hands) {
+        Poll::Ready(match waiting.mailbox.take(line.attachment, hands) {
             mailbox::Taken::Nothing => {
                 waiting.writer = Some(cx.waker().clone());
                 return Poll::Pending;
             }
             mailbox::Taken::Entries(awaiting) => Taken::Entries(awaiting),
             mailbox::Taken::Finished => Taken::Finished,
-            mailbox::Taken::Closed => Taken::Closed,
-        };
-        self.in_hands.store(hands.len(), Ordering::Relaxed);
-        Poll::Ready(taken)
+            mailbox::Taken::Over => Taken::Over,
+        })
     }
 
-    /// For the writer: a frame is written, that many entries are still in its hands.
-    pub fn wrote(&self, in_hands: usize) {
-        self.in_hands.store(in_hands, Ordering::Relaxed);
+    /// For the writer: a frame is written.
+    pub fn wrote(&self) {
         self.frames.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes activations that are answered here.
     pub fn owe(&self, answers: i64) {
         let mut waiting = self.waiting.lock();
-        let writer = if waiting.mailbox.owe(answers) { waiting.writer.take() } else { None };
-        drop(waiting);
-        if let Some(writer) = writer {
-            writer.wake();
+        if waiting.mailbox.owe(answers) {
+            wake(waiting);
         }
     }
 
@@ -132,41 +146,84 @@ impl Outbox {
     pub fn finish(&self) {
         let mut waiting = self.waiting.lock();
         waiting.mailbox.finish();
-        let writer = waiting.writer.take();
-        drop(waiting);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        wake(waiting);
     }
 
-    /// Ends the stream: what waits is dropped, so is what comes later.
-    pub fn close(&self) {
+    /// The peer of that stream is away: what comes waits for its next stream. The stream is over. False if it was not this
+    /// session's any more.
+    pub fn park(&self, attachment: Attachment) -> bool {
         let mut waiting = self.waiting.lock();
-        waiting.mailbox.close();
-        let writer = waiting.writer.take();
-        drop(waiting);
-        self.closed.notify_one();
-        if let Some(writer) = writer {
-            writer.wake();
+        let parked = waiting.mailbox.park(attachment);
+        if parked {
+            waiting.line.over.notify_one();
+            wake(waiting);
         }
+        parked
     }
 
-    /// Resolves when the outbox closes. For one task only. Cancel safe.
-    pub async fn closed(&self) {
-        self.closed.notified().await;
+    /// The peer is back with that stream; the one before is over. Nothing if the outbox is closed or had a later one before.
+    pub fn attach(&self, attachment: Attachment) -> Option<Arc<Line>> {
+        let mut waiting = self.waiting.lock();
+        if !waiting.mailbox.attach(attachment) {
+            return None;
+        }
+        let line = Line::new(attachment);
+        let before = std::mem::replace(&mut waiting.line, line.clone());
+        waiting.seen = None;
+        before.over.notify_one();
+        wake(waiting);
+        Some(line)
+    }
+
+    /// Takes the dispatches back that have not left the router, in their order.
+    pub fn unsent(&self) -> Vec<Dispatch> {
+        self.waiting.lock().mailbox.unsent()
+    }
+
+    /// Of these activations, those whose answers were not here when the peer came back and have not come since.
+    pub fn not_answered(&self, ids: &mut Vec<ActivationId>) {
+        let waiting = self.waiting.lock();
+        ids.retain(|id| !waiting.mailbox.has_answered(id));
+    }
+
+    /// The peer that came back has asked for all that it wanted to know.
+    pub fn forget_answered(&self) {
+        self.waiting.lock().mailbox.forget_answered();
+    }
+
+    /// The session is over: all but unsent dispatches is dropped, so is what comes later. Returns how many answers were.
+    pub fn close(&self) -> u64 {
+        let mut waiting = self.waiting.lock();
+        let answers_dropped = waiting.mailbox.close();
+        waiting.line.over.notify_one();
+        wake(waiting);
+        answers_dropped
+    }
+
+    /// Whether its peer is away and there is nothing to tell it, now or later.
+    pub fn is_parked_in_vain(&self) -> bool {
+        self.waiting.lock().mailbox.is_parked_in_vain()
     }
 
     /// How long there has been something to write, and no frame was, as far as calls of this have seen.
     pub fn stalls_for(&self, now: Timestamp) -> Duration {
         let mut waiting = self.waiting.lock();
         let frames = self.frames.load(Ordering::Relaxed);
-        let nothing = waiting.mailbox.is_empty() && self.in_hands.load(Ordering::Relaxed) == 0;
         match waiting.seen {
-            Some((seen, since)) if seen == frames && !nothing && !waiting.mailbox.is_closed() => since.until(now),
+            Some((seen, since)) if seen == frames && waiting.mailbox.keeps_writer_busy() => since.until(now),
             _ => {
                 waiting.seen = Some((frames, now));
                 Duration::ZERO
             }
         }
+    }
+}
+
+/// Lets the writer look again, once the lock is free.
+fn wake(mut waiting: MutexGuard<'_, Waiting>) {
+    let writer = waiting.writer.take();
+    drop(waiting);
+    if let Some(writer) = writer {
+        writer.wake();
     }
 }

@@ -19,6 +19,8 @@ mod list;
 pub mod mailbox;
 mod matcher;
 pub mod outcome;
+pub mod roster;
+pub mod sessions;
 pub mod slab;
 mod sync;
 pub mod tally;

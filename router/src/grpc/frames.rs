@@ -2,7 +2,7 @@
 
 use super::Service;
 use crate::driver::Driver;
-use crate::outbox::{Awaiting, Entry, Outbox, Taken};
+use crate::outbox::{Awaiting, Entry, Line, Outbox, Taken};
 use engine::hub::Pass;
 use engine::id::StreamId;
 use engine::input::Input;
@@ -28,6 +28,7 @@ pub struct Frames<F> {
     service: Arc<Service>,
     id: StreamId,
     outbox: Arc<Outbox>,
+    line: Arc<Line>,
     /// Sent before all else.
     welcome: Option<F>,
     ending: Ending,
@@ -40,31 +41,19 @@ pub struct Frames<F> {
 /// How the reader of a stream wants it to end when it closes it. Unset, it was closed because its peer does not read.
 pub(super) type Ending = Arc<OnceLock<Result<(), Status>>>;
 
-/// Most entries of a frame that the router writes.
-const ENTRIES_MAX: usize = 1024;
 /// What most full frames hold at the most: enough to make room for beforehand.
 const ENTRIES_USUAL: usize = 256;
-/// A frame that holds this many bytes gets no further entry.
-const BYTES_ENOUGH: usize = 64 * 1024;
 
 impl<F: Frame> Frames<F> {
     pub(super) fn new(service: Arc<Service>, id: StreamId, outbox: Arc<Outbox>, ending: Ending, welcome: F) -> Self {
-        Self { service, id, outbox, welcome: Some(welcome), ending, hands: VecDeque::new(), pass: None }
+        let line = outbox.line();
+        Self { service, id, outbox, line, welcome: Some(welcome), ending, hands: VecDeque::new(), pass: None }
     }
 
     fn next_frame(&mut self) -> F {
-        let room = self.hands.len().min(ENTRIES_USUAL);
-        let mut frame = F::with_room(room);
-        let mut bytes = 0;
-        for _ in 0..ENTRIES_MAX {
-            if bytes >= BYTES_ENOUGH {
-                break;
-            }
-            let Some(entry) = self.hands.pop_front() else { break };
-            bytes += entry.bytes();
-            frame.put(entry);
-        }
-        self.outbox.wrote(self.hands.len());
+        let mut frame = F::with_room(self.hands.len().min(ENTRIES_USUAL));
+        self.hands.drain(..).for_each(|entry| frame.put(entry));
+        self.outbox.wrote();
         frame
     }
 
@@ -93,9 +82,9 @@ impl<F: Frame> Stream for Frames<F> {
             return Poll::Ready(Some(Ok(welcome)));
         }
         while this.hands.is_empty() {
-            match ready!(this.outbox.poll_take(cx, &mut this.hands)) {
+            match ready!(this.outbox.poll_take(&this.line, cx, &mut this.hands)) {
                 Taken::Finished => return Poll::Ready(None),
-                Taken::Closed => return Poll::Ready(this.end()),
+                Taken::Over => return Poll::Ready(this.end()),
                 Taken::Entries(awaiting) if awaiting.is_empty() => {}
                 Taken::Entries(awaiting) => this.resume(awaiting),
             }

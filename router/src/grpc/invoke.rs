@@ -43,10 +43,10 @@ fn push(service: &Arc<Service>, stream: StreamId, request: v1::InvokeRequest) ->
 
 /// The one answer that comes, or nothing if the stream is closed first.
 async fn answered(outbox: &Outbox) -> Option<Answer> {
-    let mut hands = VecDeque::new();
+    let (line, mut hands) = (outbox.line(), VecDeque::new());
     loop {
-        match poll_fn(|cx| outbox.poll_take(cx, &mut hands)).await {
-            Taken::Finished | Taken::Closed => return None,
+        match poll_fn(|cx| outbox.poll_take(&line, cx, &mut hands)).await {
+            Taken::Finished | Taken::Over => return None,
             Taken::Entries(_) => {}
         }
         let answer = hands.drain(..).find_map(|entry| match entry {

@@ -5,7 +5,7 @@ use super::convert::{self, status};
 use super::frames::{Ending, Frame, Frames};
 use super::{Allowance, Service, check_peer, first};
 use crate::driver::Driver;
-use crate::outbox::{Entry, Outbox};
+use crate::outbox::{Entry, Line, Outbox};
 use bytes::Bytes;
 use engine::container::{ContainerKey, Registration};
 use engine::effect::{Effect, Perform};
@@ -60,6 +60,7 @@ struct Reader {
     service: Arc<Service>,
     stream: StreamId,
     outbox: Arc<Outbox>,
+    line: Arc<Line>,
     ending: Ending,
     pass: Pass<Driver>,
     /// Containers registered on this stream, by number.
@@ -74,7 +75,16 @@ impl Reader {
     fn new(service: Arc<Service>) -> Self {
         let (stream, outbox) = service.streams.open(service.outbox_bytes_max());
         let (pass, ending) = (service.pass(), Ending::default());
-        Self { service, stream, outbox, ending, pass, containers: HashMap::default(), batch: Batch::default() }
+        Self {
+            service,
+            stream,
+            line: outbox.line(),
+            outbox,
+            ending,
+            pass,
+            containers: HashMap::default(),
+            batch: Batch::default(),
+        }
     }
 
     async fn run(mut self, mut inbound: Streaming<v1::PullRequest>) {
@@ -82,7 +92,7 @@ impl Reader {
             let message = tokio::select! {
                 biased;
                 message = inbound.message() => message,
-                () = self.outbox.closed() => return,
+                () = self.line.over() => return,
             };
             let ended = match message {
                 Ok(Some(frame)) => {

@@ -5,7 +5,7 @@ use super::convert::{self, status};
 use super::frames::{Ending, Frame, Frames};
 use super::{Allowance, Service, check_peer, first};
 use crate::driver::Driver;
-use crate::outbox::{Entry, Outbox};
+use crate::outbox::{Entry, Line, Outbox};
 use bytes::Bytes;
 use engine::effect::{Effect, Perform};
 use engine::hub::{Action, Pass};
@@ -60,6 +60,7 @@ struct Reader {
     service: Arc<Service>,
     stream: StreamId,
     outbox: Arc<Outbox>,
+    line: Arc<Line>,
     ending: Ending,
     controller_id: Bytes,
     pass: Pass<Driver>,
@@ -83,7 +84,7 @@ impl Reader {
         let pass = service.pass();
         let ending = Ending::default();
         let (actions, batch) = (HashMap::default(), Batch::default());
-        Ok(Self { service, stream, outbox, ending, controller_id, pass, actions, batch })
+        Ok(Self { service, stream, line: outbox.line(), outbox, ending, controller_id, pass, actions, batch })
     }
 
     async fn run(mut self, mut inbound: Streaming<v1::PushRequest>) {
@@ -91,14 +92,14 @@ impl Reader {
             let message = tokio::select! {
                 biased;
                 message = inbound.message() => message,
-                () = self.outbox.closed() => return,
+                () = self.line.over() => return,
             };
             match message {
                 Ok(Some(frame)) => self.handle(frame),
                 // It has said all it had to say and may still want the answers.
                 Ok(None) => {
                     self.outbox.finish();
-                    return self.outbox.closed().await;
+                    return self.line.over().await;
                 }
                 Err(status) => {
                     tracing::debug!(controller = ?self.controller_id, %status, "push stream broke");
