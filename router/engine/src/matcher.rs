@@ -55,12 +55,12 @@ pub(crate) struct Turn<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Matcher {
     /// Every accepted activation, queued or in flight.
-    slots: Slab<Slot>,
+    pub(crate) slots: Slab<Slot>,
     /// The queued ones, first in, first out.
     queue: List,
     queued: u64,
     queued_bytes: u64,
-    containers: Containers,
+    pub(crate) containers: Containers,
     /// Of the next activation; wraps.
     sequence: u32,
     /// The current revision of the action, if this is not it.
@@ -70,8 +70,8 @@ pub(crate) struct Matcher {
 }
 
 #[derive(Debug)]
-struct Slot {
-    id: ActivationId,
+pub(crate) struct Slot {
+    pub(crate) id: ActivationId,
     controller: StreamId,
     reply: Reply,
     /// Order of admission: a returned activation finds its place by it.
@@ -107,6 +107,10 @@ impl Matcher {
             Input::Credit(container, credits) => self.credit(container, credits, turn),
             Input::Complete(container, completion) => self.complete(container, completion, turn),
             Input::Return(container, id, payload) => self.take_back(container, id, payload, turn),
+            Input::Suspend(container) => self.suspend(container),
+            Input::Unsent(container, id, payload) => self.unsent(container, id, payload, turn),
+            Input::Rejoin(container, rejoin) => self.rejoin(container, rejoin, turn),
+            Input::Audit(container, credits, received) => self.audit(container, credits, received, turn),
             Input::Retire(container) => self.retire(container, turn),
             Input::Gone(container) => self.gone(container, turn),
             Input::Resume(container) => self.resume(container, turn),
@@ -240,7 +244,7 @@ impl Matcher {
     }
 
     /// Matches what is queued with who has room, then sees whether a superseded revision is done.
-    fn settle(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn settle(&mut self, turn: &mut Turn<'_>) {
         while let Some(key) = self.queue.first() {
             if self.slots[key].deadline <= turn.now {
                 self.expire(key, turn);
@@ -329,17 +333,18 @@ impl Matcher {
             return self.refuse_foreign(container, &id, turn);
         };
         self.detach(at.slot, container);
-        self.containers.returned(container);
+        self.containers.left(container);
         turn.tally.count(Count::Returned);
+        let attempt = &mut self.slots[at.slot].attempt;
+        *attempt = attempt.saturating_add(1);
         self.requeue(at.slot, payload, turn);
         self.settle(turn);
     }
 
-    /// Puts a returned activation back where it was in the order of admission. It keeps its slot, and so its id.
-    fn requeue(&mut self, key: Key, payload: Bytes, turn: &mut Turn<'_>) {
+    /// Puts an activation that comes back where it was in the order of admission. It keeps its slot, and so its id.
+    pub(crate) fn requeue(&mut self, key: Key, payload: Bytes, turn: &mut Turn<'_>) {
         self.reserve(payload.len() as u64, true, turn).expect("an accepted activation is not refused");
         let slot = &mut self.slots[key];
-        slot.attempt = slot.attempt.saturating_add(1);
         slot.place = Place::Queued { payload: compact(&payload), armed: None };
         let sequence = slot.sequence;
         let mut before = None;
@@ -365,14 +370,7 @@ impl Matcher {
     fn gone(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
         self.revoke(key, turn);
         while let Some(slot) = self.containers.get(key).and_then(|container| container.activations.first()) {
-            self.detach(slot, key);
-            let slot = self.forget(slot, turn);
-            turn.tally.count(Count::Lost);
-            let Place::InFlight { dispatched_at, .. } = slot.place else { unreachable!("it was on a container") };
-            let queue_us = dispatched_at.micros_since(slot.accepted_at);
-            let dispatch_us = turn.now.micros_since(dispatched_at);
-            let stages = Stages { queue_us, dispatch_us, run_us: 0 };
-            turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome: Outcome::Lost, stages });
+            self.lose(slot, key, turn);
         }
         if self.containers.remove(key) {
             turn.tally.count(Count::ContainersLeft);
@@ -380,8 +378,20 @@ impl Matcher {
         self.settle(turn);
     }
 
+    /// An activation in flight of which nothing more will be heard.
+    pub(crate) fn lose(&mut self, key: Key, on: ContainerKey, turn: &mut Turn<'_>) {
+        self.detach(key, on);
+        let slot = self.forget(key, turn);
+        turn.tally.count(Count::Lost);
+        let Place::InFlight { dispatched_at, .. } = slot.place else { unreachable!("it was on a container") };
+        let queue_us = dispatched_at.micros_since(slot.accepted_at);
+        let dispatch_us = turn.now.micros_since(dispatched_at);
+        let stages = Stages { queue_us, dispatch_us, run_us: 0 };
+        turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome: Outcome::Lost, stages });
+    }
+
     /// Tells a container that it gets nothing more.
-    fn drain(&self, key: ContainerKey, turn: &mut Turn<'_>) {
+    pub(crate) fn drain(&self, key: ContainerKey, turn: &mut Turn<'_>) {
         if let Some(container) = self.containers.get(key) {
             turn.effects.push(Effect::Drain(container.stream, container.number, container.epoch));
         }
@@ -489,7 +499,7 @@ impl Matcher {
         self.slots.remove(at.slot)
     }
 
-    fn is_in_flight(&self, at: &Whereabouts, on: ContainerKey, turn: &Turn<'_>) -> bool {
+    pub(crate) fn is_in_flight(&self, at: &Whereabouts, on: ContainerKey, turn: &Turn<'_>) -> bool {
         let slot = self.slots.get(at.slot).filter(|_| at.action == turn.action.number());
         matches!(slot, Some(Slot { place: Place::InFlight { container, .. }, .. }) if *container == on)
     }
@@ -501,7 +511,7 @@ impl Matcher {
         self.refuse(on, Rejection::new(reason, "id", 0), &id.0, turn);
     }
 
-    fn detach(&mut self, key: Key, from: ContainerKey) {
+    pub(crate) fn detach(&mut self, key: Key, from: ContainerKey) {
         let container = self.containers.get_mut(from).expect("it has this in flight");
         container.activations.remove(&mut self.slots, key);
     }
@@ -513,7 +523,7 @@ impl Matcher {
         slot
     }
 
-    fn refuse(&self, key: ContainerKey, rejection: Rejection, id: &[u8], turn: &mut Turn<'_>) {
+    pub(crate) fn refuse(&self, key: ContainerKey, rejection: Rejection, id: &[u8], turn: &mut Turn<'_>) {
         turn.tally.refused(rejection.reason);
         if let Some(container) = self.containers.get(key) {
             let refusal = Refusal::new(rejection, container.number, id);
