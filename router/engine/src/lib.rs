@@ -6,6 +6,7 @@
 //! Start reading at [`hub`] (all actions), then `matcher` (one action), then [`intake`] (how threads share one).
 
 pub mod backoff;
+pub mod breaker;
 pub mod budget;
 pub mod container;
 pub mod effect;
@@ -21,6 +22,8 @@ pub mod outcome;
 mod rejoin;
 pub mod slab;
 mod sync;
+#[cfg(test)]
+mod tables;
 pub mod tally;
 pub mod time;
 mod timers;
