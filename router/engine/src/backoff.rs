@@ -20,12 +20,17 @@ impl Backoff {
 
     /// One more attempt failed: how long to wait before the next. `random` is any 64 bits, evenly distributed.
     pub fn next(&mut self, random: u64) -> Duration {
-        let doubled = 1_u32.checked_shl(self.failed).and_then(|factor| self.first.checked_mul(factor));
+        let most = self.most();
         self.failed = self.failed.saturating_add(1);
-        let most = doubled.unwrap_or(self.cap).min(self.cap);
         // The upper half of a 128-bit product: `most * random / 2^64`, so less than `most`.
         let nanos = (most.as_nanos() * u128::from(random)) >> 64;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// The longest that the next wait can be.
+    pub fn most(&self) -> Duration {
+        let doubled = 1_u32.checked_shl(self.failed).and_then(|factor| self.first.checked_mul(factor));
+        doubled.unwrap_or(self.cap).min(self.cap)
     }
 
     /// An attempt succeeded: the next failure is the first.

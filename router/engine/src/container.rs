@@ -13,6 +13,7 @@ use crate::id::StreamId;
 use crate::list::{Linked, Links, List};
 use crate::outcome::{Reason, Rejection};
 use crate::slab::{Key, Slab};
+use crate::withheld::{Because, Withheld};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -85,25 +86,16 @@ pub(crate) struct Container {
     concurrency: u32,
     credits: u32,
     in_flight: u32,
+    /// Dispatches since it was registered or rejoined, less those unsent; wraps.
+    dispatched: u32,
     warm: bool,
-    standing: Standing,
+    withheld: Withheld,
     /// In one of the two lists.
     listed: bool,
     pub(crate) room: Arc<Room>,
     /// What it has in flight; links of the action's slots.
     pub(crate) activations: List,
     links: Links,
-}
-
-/// Whether a container takes activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// It does.
-    Open,
-    /// Not before its stream's outbox has room.
-    AwaitingRoom,
-    /// No more.
-    Retired,
 }
 
 impl Linked for Container {
@@ -114,6 +106,26 @@ impl Linked for Container {
     fn links_mut(&mut self) -> &mut Links {
         &mut self.links
     }
+}
+
+impl Container {
+    fn is_retired(&self) -> bool {
+        self.withheld.is(Because::Retired)
+    }
+
+    /// How many more credits it may have.
+    fn places(&self) -> u32 {
+        self.concurrency - self.credits - self.in_flight
+    }
+}
+
+/// By how many credits router and container differed.
+#[derive(Debug, Default)]
+pub(crate) struct Compared {
+    /// Only the router knew them; they are revoked.
+    pub(crate) phantom: u32,
+    /// Only the container knew them; they are granted.
+    pub(crate) leaked: u32,
 }
 
 /// All containers of an action.
@@ -149,8 +161,9 @@ impl Containers {
             concurrency,
             credits,
             in_flight: 0,
+            dispatched: 0,
             warm,
-            standing: Standing::Open,
+            withheld: Withheld::default(),
             listed: false,
             room,
             activations: List::default(),
@@ -184,12 +197,13 @@ impl Containers {
         let Some(key) = self.warm.first().or(self.cold.first()).map(ContainerKey) else { return Choice::None };
         let container = &mut self.all[key.0];
         if container.room.is_full() {
-            container.standing = Standing::AwaitingRoom;
+            container.withheld.add(Because::Room);
             self.unlist(key);
             return Choice::AwaitsRoom(key);
         }
         container.credits -= 1;
         container.in_flight += 1;
+        container.dispatched = container.dispatched.wrapping_add(1);
         if container.credits == 0 {
             self.unlist(key);
         }
@@ -198,8 +212,24 @@ impl Containers {
 
     /// Takes back a choice that came to nothing.
     pub(crate) fn unchoose(&mut self, key: ContainerKey) {
+        self.undo(key);
+    }
+
+    /// Takes back a dispatch that never left. False if its credit is worth nothing, as the container has retired.
+    pub(crate) fn unsent(&mut self, key: ContainerKey) -> bool {
+        self.undo(key);
+        let container = &mut self.all[key.0];
+        if container.is_retired() {
+            container.credits = 0;
+            return false;
+        }
+        true
+    }
+
+    fn undo(&mut self, key: ContainerKey) {
         let container = &mut self.all[key.0];
         container.in_flight -= 1;
+        container.dispatched = container.dispatched.wrapping_sub(1);
         container.credits += 1;
         self.list(key);
     }
@@ -207,11 +237,10 @@ impl Containers {
     /// Adds credits. A retired container's are worth nothing and are let go.
     pub(crate) fn grant(&mut self, key: ContainerKey, credits: u32) -> Result<u32, Rejection> {
         let Some(container) = self.all.get_mut(key.0) else { return Ok(0) };
-        if container.standing == Standing::Retired {
+        if container.is_retired() {
             return Ok(0);
         }
-        let spoken_for = container.credits + container.in_flight;
-        if credits > container.concurrency - spoken_for {
+        if credits > container.places() {
             return Err(credit_overflow(container.concurrency));
         }
         container.credits += credits;
@@ -228,28 +257,72 @@ impl Containers {
         self.list(key);
     }
 
-    /// An activation on it came back unstarted.
-    pub(crate) fn returned(&mut self, key: ContainerKey) {
+    /// An activation is not on it any more, and not because it ran there.
+    pub(crate) fn left(&mut self, key: ContainerKey) {
         self.all[key.0].in_flight -= 1;
     }
 
     /// Its stream's outbox has room again.
     pub(crate) fn resume(&mut self, key: ContainerKey) {
         if let Some(container) = self.all.get_mut(key.0)
-            && container.standing == Standing::AwaitingRoom
+            && container.withheld.lift(Because::Room)
         {
-            container.standing = Standing::Open;
             self.list(key);
         }
+    }
+
+    /// Its stream broke.
+    pub(crate) fn suspend(&mut self, key: ContainerKey) {
+        if let Some(container) = self.all.get_mut(key.0) {
+            container.withheld.add(Because::Suspended);
+            self.unlist(key);
+        }
+    }
+
+    /// It is back, with that many credits in place of those it had. Returns how many it had, and how many were granted;
+    /// nothing if it has retired.
+    pub(crate) fn rejoin(&mut self, key: ContainerKey, credits: u32) -> Option<(u32, Result<u32, Rejection>)> {
+        let container = &mut self.all[key.0];
+        container.dispatched = 0;
+        container.withheld.lift(Because::Suspended);
+        // Whether there is room is seen with the next dispatch; who was told to wait for it may be forgotten.
+        container.withheld.lift(Because::Room);
+        let revoked = std::mem::take(&mut container.credits);
+        let retired = container.is_retired();
+        self.unlist(key);
+        (!retired).then(|| (revoked, self.grant(key, credits)))
+    }
+
+    /// Makes a container's credits what it states, and tells by how much they differed.
+    pub(crate) fn compare(&mut self, key: ContainerKey, stated: u32, received: u32) -> Compared {
+        let Some(container) = self.all.get_mut(key.0).filter(|container| !container.is_retired()) else {
+            return Compared::default();
+        };
+        // What is still on its way was spent here and not yet there.
+        let underway = container.dispatched.wrapping_sub(received);
+        let here = container.credits.wrapping_add(underway);
+        // Differences are far smaller than half of what the counts wrap at.
+        let surplus = here.wrapping_sub(stated).cast_signed();
+        if surplus < 0 {
+            let leaked = surplus.unsigned_abs().min(container.places());
+            container.credits += leaked;
+            self.list(key);
+            return Compared { leaked, phantom: 0 };
+        }
+        let phantom = surplus.unsigned_abs().min(container.credits);
+        container.credits -= phantom;
+        if container.credits == 0 {
+            self.unlist(key);
+        }
+        Compared { leaked: 0, phantom }
     }
 
     /// It takes no more. Returns the credits it had, or nothing if it had retired before or left.
     pub(crate) fn retire(&mut self, key: ContainerKey) -> Option<u32> {
         let container = self.all.get_mut(key.0)?;
-        if container.standing == Standing::Retired {
+        if !container.withheld.add(Because::Retired) {
             return None;
         }
-        container.standing = Standing::Retired;
         let credits = std::mem::take(&mut container.credits);
         self.open -= 1;
         self.unlist(key);
@@ -265,13 +338,13 @@ impl Containers {
 
     /// Those not retired.
     pub(crate) fn open(&self) -> Vec<ContainerKey> {
-        let open = self.all.iter().filter(|(_, container)| container.standing != Standing::Retired);
+        let open = self.all.iter().filter(|(_, container)| !container.is_retired());
         open.map(|(key, _)| ContainerKey(key)).collect()
     }
 
     fn list(&mut self, key: ContainerKey) {
         let container = &mut self.all[key.0];
-        if container.listed || container.credits == 0 || container.standing != Standing::Open {
+        if container.listed || container.credits == 0 || !container.withheld.takes() {
             return;
         }
         container.listed = true;

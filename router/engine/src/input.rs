@@ -25,6 +25,19 @@ pub enum Input {
     Retire(ContainerKey),
     /// A container is gone; what it has in flight is lost.
     Gone(ContainerKey),
+    /// The stream that carries the container broke: nothing is dispatched to it until it has rejoined. Its node may come back;
+    /// if it does not, `Gone` follows.
+    Suspend(ContainerKey),
+    /// A dispatch to the container provably never left the router, with its payload: it is queued again where it was, its attempt
+    /// is not raised, and its credit is the container's again. The room it took is the driver's to give back. Hand all of
+    /// them in behind `Suspend`, or what is queued goes out the same way at once, and before `Rejoin` or `Gone`, which answer it
+    /// as lost.
+    Unsent(ContainerKey, ActivationId, Bytes),
+    /// The container is back under its registration, on another stream of the same session.
+    Rejoin(ContainerKey, Rejoin),
+    /// What the container believes: credits granted that no dispatch has used, and dispatches received since it was
+    /// registered or last rejoined, modulo 2^32. The credits known here are made to be the same.
+    Audit(ContainerKey, u32, u32),
     /// The outbox of the container's stream has room again.
     Resume(ContainerKey),
     /// The deadline of a queued activation has come.
@@ -52,6 +65,15 @@ pub struct Push {
     pub payload: Bytes,
     /// Taken before: it comes from a superseded revision, and its id is taken. It is not counted, acknowledged or refused again.
     pub accepted: bool,
+}
+
+/// A container that is back.
+#[derive(Debug)]
+pub struct Rejoin {
+    /// Credits it has, in place of those known here.
+    pub credits: u32,
+    /// Activations it has received and not completed. What else it has in flight is lost.
+    pub held: Vec<ActivationId>,
 }
 
 /// How an activation ended, as its container says.

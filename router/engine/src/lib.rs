@@ -6,6 +6,7 @@
 //! Start reading at [`hub`] (all actions), then `matcher` (one action), then [`intake`] (how threads share one).
 
 pub mod backoff;
+pub mod breaker;
 pub mod budget;
 pub mod container;
 pub mod effect;
@@ -19,11 +20,16 @@ mod list;
 pub mod mailbox;
 mod matcher;
 pub mod outcome;
+mod recent;
+mod rejoin;
 pub mod roster;
 pub mod sessions;
 pub mod slab;
 mod sync;
+#[cfg(test)]
+mod tables;
 pub mod tally;
 pub mod time;
 mod timers;
 pub mod wheel;
+mod withheld;

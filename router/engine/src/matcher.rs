@@ -21,6 +21,7 @@ use crate::ledger::{Ledger, Whereabouts};
 use crate::limits::{Limits, RETRY_AFTER_MS};
 use crate::list::{Linked, Links, List};
 use crate::outcome::{Answer, Durability, Outcome, Reason, Refusal, Rejection, Reply, RunStatus, Stages};
+use crate::recent::Recent;
 use crate::slab::{Key, Slab};
 use crate::tally::{Count, Tally};
 use crate::time::Timestamp;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) ledger: Ledger,
+    pub(crate) recent: Recent,
     pub(crate) budget: Budget,
     pub(crate) timers: Timers,
 }
@@ -55,12 +57,12 @@ pub(crate) struct Turn<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Matcher {
     /// Every accepted activation, queued or in flight.
-    slots: Slab<Slot>,
+    pub(crate) slots: Slab<Slot>,
     /// The queued ones, first in, first out.
     queue: List,
     queued: u64,
     queued_bytes: u64,
-    containers: Containers,
+    pub(crate) containers: Containers,
     /// Of the next activation; wraps.
     sequence: u32,
     /// The current revision of the action, if this is not it.
@@ -70,8 +72,8 @@ pub(crate) struct Matcher {
 }
 
 #[derive(Debug)]
-struct Slot {
-    id: ActivationId,
+pub(crate) struct Slot {
+    pub(crate) id: ActivationId,
     controller: StreamId,
     reply: Reply,
     /// Order of admission: a returned activation finds its place by it.
@@ -107,6 +109,10 @@ impl Matcher {
             Input::Credit(container, credits) => self.credit(container, credits, turn),
             Input::Complete(container, completion) => self.complete(container, completion, turn),
             Input::Return(container, id, payload) => self.take_back(container, id, payload, turn),
+            Input::Suspend(container) => self.suspend(container),
+            Input::Unsent(container, id, payload) => self.unsent(container, id, payload, turn),
+            Input::Rejoin(container, rejoin) => self.rejoin(container, rejoin, turn),
+            Input::Audit(container, credits, received) => self.audit(container, credits, received, turn),
             Input::Retire(container) => self.retire(container, turn),
             Input::Gone(container) => self.gone(container, turn),
             Input::Resume(container) => self.resume(container, turn),
@@ -146,11 +152,7 @@ impl Matcher {
             return turn.elsewhere.push_back((newer.clone(), Input::Push(push)));
         }
         if push.deadline <= turn.now {
-            if push.accepted {
-                turn.shared.ledger.free(&push.id);
-            }
-            turn.accept(&push);
-            return turn.expired(push.controller, push.id, push.reply, push.accepted_at);
+            return turn.too_late(&push);
         }
         let (controller, id) = (push.controller, push.id);
         let container = if self.queue.is_empty() { self.choose(turn) } else { None };
@@ -211,9 +213,9 @@ impl Matcher {
         let at = Whereabouts { action: turn.action.number(), slot: key };
         if push.accepted {
             turn.shared.ledger.moved(push.id, at);
-        } else if !turn.shared.ledger.take(push.id, at) {
+        } else if let Err(rejection) = turn.shared.take_id(push.id, at) {
             self.slots.remove(key);
-            return Err(Rejection::new(Reason::IdInFlight, "id", 0));
+            return Err(rejection);
         }
         self.sequence = self.sequence.wrapping_add(1);
         turn.accept(push);
@@ -240,7 +242,7 @@ impl Matcher {
     }
 
     /// Matches what is queued with who has room, then sees whether a superseded revision is done.
-    fn settle(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn settle(&mut self, turn: &mut Turn<'_>) {
         while let Some(key) = self.queue.first() {
             if self.slots[key].deadline <= turn.now {
                 self.expire(key, turn);
@@ -329,17 +331,18 @@ impl Matcher {
             return self.refuse_foreign(container, &id, turn);
         };
         self.detach(at.slot, container);
-        self.containers.returned(container);
+        self.containers.left(container);
         turn.tally.count(Count::Returned);
+        let attempt = &mut self.slots[at.slot].attempt;
+        *attempt = attempt.saturating_add(1);
         self.requeue(at.slot, payload, turn);
         self.settle(turn);
     }
 
-    /// Puts a returned activation back where it was in the order of admission. It keeps its slot, and so its id.
-    fn requeue(&mut self, key: Key, payload: Bytes, turn: &mut Turn<'_>) {
+    /// Puts an activation that comes back where it was in the order of admission. It keeps its slot, and so its id.
+    pub(crate) fn requeue(&mut self, key: Key, payload: Bytes, turn: &mut Turn<'_>) {
         self.reserve(payload.len() as u64, true, turn).expect("an accepted activation is not refused");
         let slot = &mut self.slots[key];
-        slot.attempt = slot.attempt.saturating_add(1);
         slot.place = Place::Queued { payload: compact(&payload), armed: None };
         let sequence = slot.sequence;
         let mut before = None;
@@ -365,14 +368,7 @@ impl Matcher {
     fn gone(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
         self.revoke(key, turn);
         while let Some(slot) = self.containers.get(key).and_then(|container| container.activations.first()) {
-            self.detach(slot, key);
-            let slot = self.forget(slot, turn);
-            turn.tally.count(Count::Lost);
-            let Place::InFlight { dispatched_at, .. } = slot.place else { unreachable!("it was on a container") };
-            let queue_us = dispatched_at.micros_since(slot.accepted_at);
-            let dispatch_us = turn.now.micros_since(dispatched_at);
-            let stages = Stages { queue_us, dispatch_us, run_us: 0 };
-            turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome: Outcome::Lost, stages });
+            self.lose(slot, key, turn);
         }
         if self.containers.remove(key) {
             turn.tally.count(Count::ContainersLeft);
@@ -380,8 +376,20 @@ impl Matcher {
         self.settle(turn);
     }
 
+    /// An activation in flight of which nothing more will be heard.
+    pub(crate) fn lose(&mut self, key: Key, on: ContainerKey, turn: &mut Turn<'_>) {
+        self.detach(key, on);
+        let slot = self.forget(key, turn);
+        turn.tally.count(Count::Lost);
+        let Place::InFlight { dispatched_at, .. } = slot.place else { unreachable!("it was on a container") };
+        let queue_us = dispatched_at.micros_since(slot.accepted_at);
+        let dispatch_us = turn.now.micros_since(dispatched_at);
+        let stages = Stages { queue_us, dispatch_us, run_us: 0 };
+        turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome: Outcome::Lost, stages });
+    }
+
     /// Tells a container that it gets nothing more.
-    fn drain(&self, key: ContainerKey, turn: &mut Turn<'_>) {
+    pub(crate) fn drain(&self, key: ContainerKey, turn: &mut Turn<'_>) {
         if let Some(container) = self.containers.get(key) {
             turn.effects.push(Effect::Drain(container.stream, container.number, container.epoch));
         }
@@ -481,7 +489,15 @@ impl Matcher {
 
     /// Takes an activation off its container, if that is where it is; else refuses what the container said of it.
     fn take_in_flight(&mut self, on: ContainerKey, id: &ActivationId, turn: &mut Turn<'_>) -> Option<Slot> {
-        let Some(at) = turn.shared.ledger.free_if(id, |at| self.is_in_flight(at, on, turn)) else {
+        // Remembered as ended under the ledger's lock, before it is free: see `Shared::free_id`.
+        let ends_here = |at: &Whereabouts| {
+            let here = self.is_in_flight(at, on, turn);
+            if here {
+                turn.shared.recent.insert(id);
+            }
+            here
+        };
+        let Some(at) = turn.shared.ledger.free_if(id, ends_here) else {
             self.refuse_foreign(on, id, turn);
             return None;
         };
@@ -489,7 +505,7 @@ impl Matcher {
         self.slots.remove(at.slot)
     }
 
-    fn is_in_flight(&self, at: &Whereabouts, on: ContainerKey, turn: &Turn<'_>) -> bool {
+    pub(crate) fn is_in_flight(&self, at: &Whereabouts, on: ContainerKey, turn: &Turn<'_>) -> bool {
         let slot = self.slots.get(at.slot).filter(|_| at.action == turn.action.number());
         matches!(slot, Some(Slot { place: Place::InFlight { container, .. }, .. }) if *container == on)
     }
@@ -501,7 +517,7 @@ impl Matcher {
         self.refuse(on, Rejection::new(reason, "id", 0), &id.0, turn);
     }
 
-    fn detach(&mut self, key: Key, from: ContainerKey) {
+    pub(crate) fn detach(&mut self, key: Key, from: ContainerKey) {
         let container = self.containers.get_mut(from).expect("it has this in flight");
         container.activations.remove(&mut self.slots, key);
     }
@@ -509,11 +525,11 @@ impl Matcher {
     /// Frees a slot and its id.
     fn forget(&mut self, key: Key, turn: &Turn<'_>) -> Slot {
         let slot = self.slots.remove(key).expect("the key was just looked up");
-        turn.shared.ledger.free(&slot.id);
+        turn.shared.free_id(&slot.id);
         slot
     }
 
-    fn refuse(&self, key: ContainerKey, rejection: Rejection, id: &[u8], turn: &mut Turn<'_>) {
+    pub(crate) fn refuse(&self, key: ContainerKey, rejection: Rejection, id: &[u8], turn: &mut Turn<'_>) {
         turn.tally.refused(rejection.reason);
         if let Some(container) = self.containers.get(key) {
             let refusal = Refusal::new(rejection, container.number, id);
@@ -522,7 +538,49 @@ impl Matcher {
     }
 }
 
+impl Shared {
+    /// Takes the id of a new activation, unless it is held or ended lately.
+    fn take_id(&self, id: ActivationId, at: Whereabouts) -> Result<(), Rejection> {
+        if !self.ledger.take(id, at) {
+            return Err(id_in_flight());
+        }
+        // After it was taken: one that ends meanwhile is remembered before it is free.
+        if self.recent.contains(&id) {
+            self.ledger.free(&id);
+            return Err(id_ended());
+        }
+        Ok(())
+    }
+
+    /// Frees the id of an activation that ended. It is remembered first: in between, somebody who pushes it again would find
+    /// it neither held nor ended, and it would run a second time.
+    fn free_id(&self, id: &ActivationId) {
+        self.recent.insert(id);
+        self.ledger.free(id);
+    }
+}
+
 impl Turn<'_> {
+    /// An activation whose time ran out on its way here: it ends as it is taken. A new one must be new all the same, as the
+    /// answer says that it never started.
+    fn too_late(&mut self, push: &Push) {
+        if push.accepted {
+            self.shared.free_id(&push.id);
+        } else {
+            let known = if self.shared.ledger.find(&push.id).is_some() {
+                Some(id_in_flight())
+            } else {
+                self.shared.recent.contains(&push.id).then(id_ended)
+            };
+            if let Some(rejection) = known {
+                return self.reject(push.controller, push.id, rejection);
+            }
+            self.shared.recent.insert(&push.id);
+        }
+        self.accept(push);
+        self.expired(push.controller, push.id, push.reply, push.accepted_at);
+    }
+
     fn accept(&mut self, push: &Push) {
         if push.accepted {
             return;
@@ -561,6 +619,14 @@ fn compact(payload: &Bytes) -> Bytes {
 /// Whether sequence number `a` was given before `b`, across the wrap-around: they are never 2^31 apart.
 fn is_earlier(a: u32, b: u32) -> bool {
     a != b && b.wrapping_sub(a) < 1 << 31
+}
+
+fn id_in_flight() -> Rejection {
+    Rejection::new(Reason::IdInFlight, "id", 0)
+}
+
+fn id_ended() -> Rejection {
+    Rejection::new(Reason::IdEnded, "id", 0)
 }
 
 fn queue_full(field: &'static str, limit: u64) -> Rejection {

@@ -34,7 +34,7 @@ counts! {
     NoCredit = "no_credit",
     /// Queued behind a backlog.
     BacklogFirst = "backlog_first",
-    /// Dispatches. Accepted activations and dispatches differ by those returned, queued and expired.
+    /// Dispatches. Accepted activations and dispatches differ by those returned, unsent, queued and expired.
     Dispatched = "dispatched",
     /// Ended well.
     Completed = "completed",
@@ -48,16 +48,27 @@ counts! {
     Lost = "lost",
     /// Handed back unstarted.
     Returned = "returned",
+    /// Dispatches that never left the router and were queued again.
+    Unsent = "unsent",
     /// Pushed for an earlier revision, handed to the current one.
     Redirected = "redirected",
     /// Credits granted.
     CreditsGranted = "credits_granted",
-    /// Credits revoked: the container left or retired.
+    /// Credits revoked: the container left, retired or rejoined, or did not know of them. Credits granted are those that
+    /// were spent on dispatches (less those unsent), revoked, or are there.
     CreditsRevoked = "credits_revoked",
+    /// Credits that only the router knew; revoked.
+    CreditsPhantom = "credits_phantom",
+    /// Credits that only the container knew; granted.
+    CreditsLeaked = "credits_leaked",
+    /// Comparisons of credits with what a container states.
+    Audits = "audits",
     /// Containers registered.
     ContainersRegistered = "containers_registered",
     /// Containers that left.
     ContainersLeft = "containers_left",
+    /// Containers that came back after their stream broke.
+    Rejoined = "rejoined",
     /// Actions made known.
     ActionsAdded = "actions_added",
     /// Actions forgotten after their grace period.

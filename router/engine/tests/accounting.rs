@@ -10,7 +10,7 @@ use engine::container::{ContainerKey, Registration, Room};
 use engine::effect::{Effect, Perform};
 use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActionKey, ActivationId, StreamId};
-use engine::input::{Completion, Input, Push};
+use engine::input::{Completion, Input, Push, Rejoin};
 use engine::limits::{Limits, REVISIONS_REMEMBERED};
 use engine::outcome::{Outcome, Reply, RunStatus};
 use engine::tally::Count;
@@ -76,6 +76,25 @@ enum Step {
     Gone {
         container: u8,
     },
+    Suspend {
+        container: u8,
+    },
+    Unsent {
+        container: u8,
+        which: Which,
+    },
+    /// Bit by bit, which of what it has in flight it holds.
+    Rejoin {
+        container: u8,
+        credits: u32,
+        held: u8,
+    },
+    /// It states that many credits, and that so many dispatches did not reach it.
+    Compare {
+        container: u8,
+        credits: u32,
+        missing: u32,
+    },
     Full {
         stream: u8,
     },
@@ -118,7 +137,15 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (container, which.clone(), 0..3u8, 0..3u32).prop_map(
             |(container, which, status, credits)| Step::Complete { container, which, status, credits }
         ),
-        3 => (container, which).prop_map(|(container, which)| Step::Return { container, which }),
+        3 => (container, which.clone()).prop_map(|(container, which)| Step::Return { container, which }),
+        1 => container.prop_map(|container| Step::Suspend { container }),
+        2 => (container, which).prop_map(|(container, which)| Step::Unsent { container, which }),
+        2 => (container, 0..4u32, any::<u8>()).prop_map(
+            |(container, credits, held)| Step::Rejoin { container, credits, held }
+        ),
+        2 => (container, 0..4u32, 0..3u32).prop_map(
+            |(container, credits, missing)| Step::Compare { container, credits, missing }
+        ),
         1 => container.prop_map(|container| Step::Retire { container }),
         1 => container.prop_map(|container| Step::Gone { container }),
         1 => (0..STREAMS).prop_map(|stream| Step::Full { stream }),
@@ -128,15 +155,18 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (1..4u64, 2..8u64, 1..6u64, 4..12u64, 4..24u64).prop_map(|(count, bytes, all, all_bytes, actions)| Limits {
-        action_queued_max: count,
-        action_queued_bytes_max: bytes,
-        router_queued_max: all,
-        router_queued_bytes_max: all_bytes,
-        actions_max: actions,
-        idle_grace: GRACE,
-        ..Limits::default()
-    })
+    (1..4u64, 2..8u64, 1..6u64, 4..12u64, 4..24u64, 0..2usize).prop_map(
+        |(count, bytes, all, all_bytes, actions, recent_ids)| Limits {
+            recent_ids,
+            action_queued_max: count,
+            action_queued_bytes_max: bytes,
+            router_queued_max: all,
+            router_queued_bytes_max: all_bytes,
+            actions_max: actions,
+            idle_grace: GRACE,
+            ..Limits::default()
+        },
+    )
 }
 
 /// The engine and the model, side by side.
@@ -183,6 +213,10 @@ impl Pair {
             Step::Credit { container, .. }
             | Step::Complete { container, .. }
             | Step::Return { container, .. }
+            | Step::Suspend { container }
+            | Step::Unsent { container, .. }
+            | Step::Rejoin { container, .. }
+            | Step::Compare { container, .. }
             | Step::Retire { container }
             | Step::Gone { container } => {
                 // Most of what is said comes from the last ones; earlier ones are gone as a rule.
@@ -248,6 +282,18 @@ impl Pair {
                 self.audit.returned(id);
                 Input::Return(key, id, self.model.payload(id))
             }
+            Step::Suspend { .. } => Input::Suspend(key),
+            Step::Unsent { which, .. } => {
+                let id = self.model.which(at, which);
+                self.audit.returned(id);
+                Input::Unsent(key, id, self.model.payload(id))
+            }
+            Step::Rejoin { credits, held, .. } => {
+                Input::Rejoin(key, Rejoin { credits: *credits, held: self.model.held(at, *held) })
+            }
+            Step::Compare { credits, missing, .. } => {
+                Input::Audit(key, *credits, self.model.containers[at].dispatched.wrapping_sub(*missing))
+            }
             Step::Retire { .. } => Input::Retire(key),
             Step::Gone { .. } => Input::Gone(key),
             _ => unreachable!("not said by a container"),
@@ -258,6 +304,10 @@ impl Pair {
                 self.model.complete(at, completion.id, completion.status, completion.credits)
             }
             Input::Return(_, id, payload) => self.model.take_back(at, *id, payload.clone()),
+            Input::Suspend(_) => self.model.suspend(at),
+            Input::Unsent(_, id, _) => self.model.unsent(at, *id),
+            Input::Rejoin(_, rejoin) => self.model.rejoin(at, rejoin),
+            Input::Audit(_, credits, received) => self.model.compare(at, *credits, *received),
             Input::Retire(_) => self.model.retire(at),
             _ => self.model.gone(at),
         }
@@ -317,7 +367,7 @@ impl Pair {
         assert_eq!(self.hub.actions(), self.model.revisions.len() as u64);
         let in_flight: usize = self.model.containers.iter().map(|container| container.in_flight.len()).sum();
         assert_eq!(totals.of(Count::Accepted), totals.ended() + queued + in_flight as u64, "accepted = ended + held");
-        let spent = totals.of(Count::Dispatched) + totals.of(Count::CreditsRevoked);
+        let spent = totals.of(Count::Dispatched) - totals.of(Count::Unsent) + totals.of(Count::CreditsRevoked);
         let credits: u64 = self.model.containers.iter().map(|container| u64::from(container.credits)).sum();
         assert_eq!(totals.of(Count::CreditsGranted), spent + credits, "granted = spent + revoked + left");
     }
@@ -404,7 +454,11 @@ struct Model {
     superseded: BTreeMap<u8, VecDeque<u8>>,
     containers: Vec<Container>,
     live: BTreeMap<ActivationId, Activation>,
+    /// Ids that ended lately: what fits into the only set.
+    ended: VecDeque<ActivationId>,
     full: Vec<bool>,
+    /// Who was told to wait for room, in order.
+    asked: Vec<usize>,
     /// Orders admissions, armings and uses.
     clock: u64,
     refused_numbers: u32,
@@ -428,11 +482,11 @@ struct Container {
     warm: bool,
     in_flight: Vec<ActivationId>,
     awaiting: bool,
+    suspended: bool,
+    dispatched: u32,
     retired: bool,
     gone: bool,
     used: u64,
-    /// When it was told to wait for room.
-    asked: u64,
 }
 
 struct Activation {
@@ -443,7 +497,11 @@ struct Activation {
 
 impl Container {
     fn takes(&self) -> bool {
-        !self.retired && !self.awaiting && self.credits > 0
+        !self.retired && !self.awaiting && !self.suspended && self.credits > 0
+    }
+
+    fn room(&self) -> u32 {
+        self.concurrency - self.credits - u32::try_from(self.in_flight.len()).expect("few")
     }
 }
 
@@ -513,17 +571,19 @@ impl Model {
         while let Some(newer) = self.revisions[to].newer {
             to = newer;
         }
+        let taken = self.live.contains_key(&push.id).then_some("id_in_flight");
+        let known = taken.or(self.ended.contains(&push.id).then_some("id_ended")).filter(|_| !push.accepted);
         if push.deadline <= self.now {
-            self.acknowledge(&push);
-            if push.accepted {
-                self.live.remove(&push.id);
+            if let Some(reason) = known {
+                return self.effects.push(format!("answer {} to {:?} {reason}", push.id, push.controller));
             }
+            self.acknowledge(&push);
+            self.end(push.id);
             return self.answer(&push, "expired");
         }
         let chosen = if self.revisions[to].queue.is_empty() { self.choose(to) } else { None };
         let refused = if chosen.is_none() { self.is_full(to, &push) } else { None };
-        let taken = self.live.contains_key(&push.id) && !push.accepted;
-        if let Some(reason) = refused.or(taken.then_some("id_in_flight")) {
+        if let Some(reason) = refused.or(known) {
             return self.effects.push(format!("answer {} to {:?} {reason}", push.id, push.controller));
         }
         self.acknowledge(&push);
@@ -553,24 +613,84 @@ impl Model {
     }
 
     fn grant(&mut self, at: usize, credits: u32) {
-        let clock = self.tick();
-        let container = &mut self.containers[at];
-        if container.retired {
+        if self.containers[at].retired {
             return;
         }
-        if container.credits + credits + u32::try_from(container.in_flight.len()).expect("few") > container.concurrency
-        {
+        if credits > self.containers[at].room() {
             return self.effects.push(format!("refuse {} credit_overflow", self.containers[at].number));
         }
-        if container.credits == 0 {
+        self.change(at, |container| container.credits += credits);
+    }
+
+    /// Whoever comes to take activations is the most recent.
+    fn change(&mut self, at: usize, change: impl FnOnce(&mut Container)) {
+        let clock = self.tick();
+        let container = &mut self.containers[at];
+        let took = container.takes();
+        change(container);
+        if !took {
             container.used = clock;
         }
-        container.credits += credits;
+    }
+
+    fn suspend(&mut self, at: usize) {
+        self.containers[at].suspended = true;
+    }
+
+    fn unsent(&mut self, at: usize, id: ActivationId) {
+        if !self.containers[at].in_flight.contains(&id) {
+            return;
+        }
+        self.change(at, |container| {
+            container.in_flight.retain(|own| *own != id);
+            container.dispatched = container.dispatched.wrapping_sub(1);
+            container.credits += u32::from(!container.retired);
+        });
+        self.requeue(self.containers[at].revision, id);
+    }
+
+    fn rejoin(&mut self, at: usize, rejoin: &Rejoin) {
+        let container = &mut self.containers[at];
+        if container.gone {
+            return;
+        }
+        container.dispatched = 0;
+        let lost: Vec<_> = container.in_flight.extract_if(.., |id| !rejoin.held.contains(id)).collect();
+        lost.into_iter().for_each(|id| self.lose(id));
+        self.containers[at].credits = 0;
+        self.change(at, |container| (container.suspended, container.awaiting) = (false, false));
+        if self.containers[at].retired {
+            self.effects.push(format!("drain {}", self.containers[at].number));
+        } else {
+            self.grant(at, rejoin.credits);
+        }
+        self.settle(self.containers[at].revision);
+    }
+
+    fn compare(&mut self, at: usize, credits: u32, received: u32) {
+        let revision = self.containers[at].revision;
+        let container = &self.containers[at];
+        let underway = i64::from(container.dispatched.wrapping_sub(received));
+        let leaked = i64::from(credits) - underway - i64::from(container.credits);
+        let least = -i64::from(container.credits);
+        let leaked = leaked.clamp(least, container.room().into());
+        if !container.retired {
+            self.change(at, |container| {
+                container.credits = u32::try_from(i64::from(container.credits) + leaked).expect("never below zero");
+            });
+        }
+        self.settle(revision);
+    }
+
+    /// Those of its activations that the mask names, and one that it never had.
+    fn held(&self, at: usize, mask: u8) -> Vec<ActivationId> {
+        let own = self.containers[at].in_flight.iter().zip(0..);
+        own.filter(|(_, bit)| mask >> bit & 1 == 1).map(|(id, _)| *id).chain([activation(IDS)]).collect()
     }
 
     fn complete(&mut self, at: usize, id: ActivationId, status: RunStatus, credits: u32) {
         let Some(ended) = self.take_in_flight(at, id) else { return };
-        let Activation { push, .. } = self.live.remove(&id).expect("in flight");
+        let Activation { push, .. } = self.end(id).expect("in flight");
         let clock = self.tick();
         let container = &mut self.containers[at];
         (container.warm, container.used) = (true, clock);
@@ -583,10 +703,15 @@ impl Model {
 
     fn take_back(&mut self, at: usize, id: ActivationId, payload: Bytes) {
         let Some(revision) = self.take_in_flight(at, id) else { return };
-        let clock = self.tick();
         let activation = self.live.get_mut(&id).expect("in flight");
         activation.push.attempt += 1;
         activation.push.payload = payload;
+        self.requeue(revision, id);
+    }
+
+    fn requeue(&mut self, revision: usize, id: ActivationId) {
+        let clock = self.tick();
+        let activation = self.live.get_mut(&id).expect("in flight");
         activation.armed = clock;
         let admitted = activation.admitted;
         let queue = &self.revisions[revision].queue;
@@ -622,21 +747,20 @@ impl Model {
     fn gone(&mut self, at: usize) {
         let container = &mut self.containers[at];
         (container.retired, container.gone, container.credits) = (true, true, 0);
-        for id in std::mem::take(&mut container.in_flight) {
-            let Activation { push, .. } = self.live.remove(&id).expect("in flight");
-            self.answer(&push, "lost");
-        }
+        std::mem::take(&mut container.in_flight).into_iter().for_each(|id| self.lose(id));
         self.settle(self.containers[at].revision);
     }
 
+    fn lose(&mut self, id: ActivationId) {
+        let Activation { push, .. } = self.end(id).expect("in flight");
+        self.answer(&push, "lost");
+    }
+
     fn resume(&mut self, stream: u8) {
-        let mut awaiting: Vec<usize> = (0..self.containers.len()).collect();
-        awaiting.retain(|at| self.containers[*at].awaiting && self.containers[*at].stream == stream);
-        // As they were told to wait.
-        awaiting.sort_by_key(|at| self.containers[*at].asked);
+        let containers = &self.containers;
+        let awaiting: Vec<usize> = self.asked.extract_if(.., |at| containers[*at].stream == stream).collect();
         for at in awaiting {
-            self.containers[at].used = self.tick();
-            self.containers[at].awaiting = false;
+            self.change(at, |container| container.awaiting = false);
             self.settle(self.containers[at].revision);
         }
     }
@@ -658,8 +782,16 @@ impl Model {
 
     fn expire(&mut self, at: usize, id: ActivationId) {
         self.revisions[at].queue.retain(|other| *other != id);
-        let Activation { push, .. } = self.live.remove(&id).expect("queued");
+        let Activation { push, .. } = self.end(id).expect("queued");
         self.answer(&push, "expired");
+    }
+
+    /// An id is free, and remembered for a while.
+    fn end(&mut self, id: ActivationId) -> Option<Activation> {
+        self.ended.push_back(id);
+        let most = 7 * self.limits.recent_ids;
+        self.ended.drain(..self.ended.len().saturating_sub(most));
+        self.live.remove(&id)
     }
 
     fn settle(&mut self, at: usize) {
@@ -698,7 +830,8 @@ impl Model {
                 return Some(best);
             }
             self.effects.push(format!("await_room {}", container.stream));
-            (self.containers[best].awaiting, self.containers[best].asked) = (true, self.tick());
+            self.containers[best].awaiting = true;
+            self.asked.push(best);
         }
     }
 
@@ -707,6 +840,7 @@ impl Model {
         let id = self.revisions[at].queue.remove(0);
         let container = &mut self.containers[to];
         container.credits -= 1;
+        container.dispatched = container.dispatched.wrapping_add(1);
         container.in_flight.push(id);
         let Push { attempt, payload, deadline, .. } = &self.live[&id].push;
         let left = (self.now.until(*deadline).as_millis()).max(1);
@@ -813,7 +947,7 @@ fn stream_id(stream: u8) -> StreamId {
 
 const NAMES: u8 = 2;
 const STREAMS: u8 = 2;
-const IDS: u8 = 8;
+const IDS: u8 = 12;
 const TICK_US: u64 = 1024;
 /// Longer than any run of steps, so that the model need not forget actions.
 const GRACE: Duration = Duration::from_secs(3600);

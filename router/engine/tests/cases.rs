@@ -15,6 +15,10 @@
 //! return ID on CONTAINER
 //! retire CONTAINER
 //! gone CONTAINER
+//! suspend CONTAINER                          its stream broke
+//! unsent ID on CONTAINER [bytes N=1]         that dispatch never left
+//! rejoin CONTAINER credits N [holds ID,...]
+//! audit CONTAINER credits N received N       what it believes
 //! full STREAM, room STREAM                   its outbox has no room, has room again (and resumes who waits for it)
 //! wait MS                                    time passes; the timers are looked at whenever the engine asked for it
 //! stall MS                                   time passes, the timers are not looked at
@@ -26,7 +30,7 @@ use engine::container::{ContainerKey, Registration, Room};
 use engine::effect::{Effect, Perform};
 use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActionKey, ActivationId, StreamId};
-use engine::input::{Completion, Input, Push};
+use engine::input::{Completion, Input, Push, Rejoin};
 use engine::limits::Limits;
 use engine::outcome::{Answer, Outcome, Rejection, Reply, RunStatus};
 use engine::tally::Count;
@@ -226,6 +230,15 @@ impl World {
             "return" => self.enter(words.must("on"), |key| {
                 Input::Return(key, activation(words.first()), payload(words.number_after("bytes", 1)))
             }),
+            "suspend" => self.enter(words.first(), Input::Suspend),
+            "unsent" => self.enter(words.must("on"), |key| {
+                Input::Unsent(key, activation(words.first()), payload(words.number_after("bytes", 1)))
+            }),
+            "rejoin" => self.enter(words.first(), |key| {
+                let held = words.after("holds").map_or(Vec::new(), |ids| ids.split(',').map(activation).collect());
+                Input::Rejoin(key, Rejoin { credits: words.number_after("credits", 0), held })
+            }),
+            "audit" => self.audit(words),
             "retire" => self.enter(words.first(), Input::Retire),
             "gone" => self.gone(words.first()),
             "full" => self.room(words.first()).take(LOTS),
@@ -250,6 +263,7 @@ impl World {
                 "router_queued_bytes_max" => limits.router_queued_bytes_max = n,
                 "actions_max" => limits.actions_max = n,
                 "container_concurrency_max" => limits.container_concurrency_max = small(n),
+                "recent_ids" => limits.recent_ids = n.try_into().expect("a small number"),
                 "idle_grace" => limits.idle_grace = Duration::from_millis(n),
                 name => panic!("{}: unknown limit {name}", words.place),
             }
@@ -312,6 +326,18 @@ impl World {
         let carried = &self.containers[container];
         let action = carried.action.upgrade().expect("the action is there");
         self.hub.enter(&action, &mut vec![input(carried.key)], &mut self.pass);
+    }
+
+    /// Shows what was found, as nothing is asked for because of it.
+    fn audit(&mut self, words: &Words<'_>) {
+        let (credits, received) = (words.number_after("credits", 0), words.number_after("received", 0));
+        let found =
+            |world: &Self| [Count::CreditsPhantom, Count::CreditsLeaked].map(|count| world.hub.totals().of(count));
+        let before = found(self);
+        self.enter(words.first(), |key| Input::Audit(key, credits, received));
+        self.hub.settle(&mut self.pass);
+        let [phantom, leaked] = found(self);
+        self.lines.push(format!("phantom {} leaked {}", phantom - before[0], leaked - before[1]));
     }
 
     fn gone(&mut self, container: &str) {

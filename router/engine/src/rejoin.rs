@@ -1,0 +1,72 @@
+//! What becomes of a container while its stream is broken and when its node comes back, and the comparison of credits. A part
+//! of the [matcher](crate::matcher).
+//!
+//! ```text
+//!   stream breaks ─▶ suspend ─▶ unsent (each dispatch that never left: queued again) ─▶ rejoin ─▶ what it does not hold: lost
+//!                                                                                  └─▶ gone   ─▶ all it had in flight: lost
+//! ```
+
+use crate::container::ContainerKey;
+use crate::id::ActivationId;
+use crate::input::Rejoin;
+use crate::list::List;
+use crate::matcher::{Matcher, Turn};
+use crate::tally::Count;
+use bytes::Bytes;
+
+impl Matcher {
+    pub(crate) fn suspend(&mut self, key: ContainerKey) {
+        self.containers.suspend(key);
+    }
+
+    /// A dispatch that provably never left: it is queued where it was, and its container has its credit back. If it was
+    /// answered meanwhile, as lost with its container, it stays so.
+    pub(crate) fn unsent(&mut self, on: ContainerKey, id: ActivationId, payload: Bytes, turn: &mut Turn<'_>) {
+        let Some(at) = turn.shared.ledger.find(&id).filter(|at| self.is_in_flight(at, on, turn)) else { return };
+        self.detach(at.slot, on);
+        turn.tally.count(Count::Unsent);
+        if !self.containers.unsent(on) {
+            turn.tally.count(Count::CreditsRevoked);
+        }
+        self.requeue(at.slot, payload, turn);
+        self.settle(turn);
+    }
+
+    pub(crate) fn rejoin(&mut self, key: ContainerKey, rejoin: Rejoin, turn: &mut Turn<'_>) {
+        let Some(container) = self.containers.get(key) else { return };
+        let Rejoin { credits, mut held } = rejoin;
+        held.sort_unstable();
+        let mut next = container.activations.first();
+        while let Some(slot) = next {
+            next = List::after(&self.slots, slot);
+            if held.binary_search(&self.slots[slot].id).is_err() {
+                self.containers.left(key);
+                self.lose(slot, key, turn);
+            }
+        }
+        match self.containers.rejoin(key, credits) {
+            Some((revoked, granted)) => {
+                turn.tally.add(Count::CreditsRevoked, revoked.into());
+                match granted {
+                    Ok(granted) => turn.tally.add(Count::CreditsGranted, granted.into()),
+                    Err(rejection) => self.refuse(key, rejection, &[], turn),
+                }
+            }
+            // It retired meanwhile, and may not have heard of that.
+            None => self.drain(key, turn),
+        }
+        turn.tally.count(Count::Rejoined);
+        self.settle(turn);
+    }
+
+    pub(crate) fn audit(&mut self, key: ContainerKey, credits: u32, received: u32, turn: &mut Turn<'_>) {
+        let compared = self.containers.compare(key, credits, received);
+        // Both ways it ends with what the container states, so that no difference is counted twice.
+        turn.tally.add(Count::CreditsPhantom, compared.phantom.into());
+        turn.tally.add(Count::CreditsRevoked, compared.phantom.into());
+        turn.tally.add(Count::CreditsLeaked, compared.leaked.into());
+        turn.tally.add(Count::CreditsGranted, compared.leaked.into());
+        turn.tally.count(Count::Audits);
+        self.settle(turn);
+    }
+}
