@@ -139,6 +139,7 @@ fn engine_limits(config: &Config) -> Limits {
         actions_max: limits.actions_max.into(),
         container_concurrency_max: limits.container_concurrency_max,
         idle_grace: Duration::from_millis(config.idle_grace_ms),
+        ..Limits::default()
     }
 }
 

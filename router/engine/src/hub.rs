@@ -15,6 +15,7 @@ use crate::ledger::Ledger;
 use crate::limits::{Limits, REVISIONS_REMEMBERED};
 use crate::matcher::{Matcher, Shared, Turn};
 use crate::outcome::{Reason, Rejection};
+use crate::recent::Recent;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::tally::{Count, Tally, Totals};
 use crate::time::Timestamp;
@@ -112,7 +113,13 @@ impl Hub {
             families: DashMap::with_hasher(FixedState::with_seed(seed)),
             actions: AtomicU64::new(0),
             next_number: AtomicU32::new(0),
-            shared: Shared { limits, ledger: Ledger::new(seed), budget, timers: Timers::new(wheels, now) },
+            shared: Shared {
+                ledger: Ledger::new(seed),
+                recent: Recent::new(limits.recent_ids, seed),
+                budget,
+                timers: Timers::new(wheels, now),
+                limits,
+            },
             totals: Totals::default(),
         }
     }

@@ -25,6 +25,9 @@ pub struct Limits {
     pub container_concurrency_max: u32,
     /// How long an action is kept that has neither activations nor containers and that no stream names.
     pub idle_grace: Duration,
+    /// In sets of seven, rounded up to a power of two, how many ids that ended are remembered, to refuse them as repetitions;
+    /// 64 bytes each.
+    pub recent_ids: usize,
 }
 
 /// Most bytes of a namespace or an action's name.
@@ -50,6 +53,7 @@ impl Default for Limits {
             actions_max: 1_000_000,
             container_concurrency_max: 4096,
             idle_grace: Duration::from_secs(600),
+            recent_ids: 65_536,
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::ledger::{Ledger, Whereabouts};
 use crate::limits::{Limits, RETRY_AFTER_MS};
 use crate::list::{Linked, Links, List};
 use crate::outcome::{Answer, Durability, Outcome, Reason, Refusal, Rejection, Reply, RunStatus, Stages};
+use crate::recent::Recent;
 use crate::slab::{Key, Slab};
 use crate::tally::{Count, Tally};
 use crate::time::Timestamp;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) ledger: Ledger,
+    pub(crate) recent: Recent,
     pub(crate) budget: Budget,
     pub(crate) timers: Timers,
 }
@@ -150,11 +152,7 @@ impl Matcher {
             return turn.elsewhere.push_back((newer.clone(), Input::Push(push)));
         }
         if push.deadline <= turn.now {
-            if push.accepted {
-                turn.shared.ledger.free(&push.id);
-            }
-            turn.accept(&push);
-            return turn.expired(push.controller, push.id, push.reply, push.accepted_at);
+            return turn.too_late(&push);
         }
         let (controller, id) = (push.controller, push.id);
         let container = if self.queue.is_empty() { self.choose(turn) } else { None };
@@ -215,9 +213,9 @@ impl Matcher {
         let at = Whereabouts { action: turn.action.number(), slot: key };
         if push.accepted {
             turn.shared.ledger.moved(push.id, at);
-        } else if !turn.shared.ledger.take(push.id, at) {
+        } else if let Err(rejection) = turn.shared.take_id(push.id, at) {
             self.slots.remove(key);
-            return Err(Rejection::new(Reason::IdInFlight, "id", 0));
+            return Err(rejection);
         }
         self.sequence = self.sequence.wrapping_add(1);
         turn.accept(push);
@@ -491,7 +489,15 @@ impl Matcher {
 
     /// Takes an activation off its container, if that is where it is; else refuses what the container said of it.
     fn take_in_flight(&mut self, on: ContainerKey, id: &ActivationId, turn: &mut Turn<'_>) -> Option<Slot> {
-        let Some(at) = turn.shared.ledger.free_if(id, |at| self.is_in_flight(at, on, turn)) else {
+        // Remembered as ended under the ledger's lock, before it is free: see `Shared::free_id`.
+        let ends_here = |at: &Whereabouts| {
+            let here = self.is_in_flight(at, on, turn);
+            if here {
+                turn.shared.recent.insert(id);
+            }
+            here
+        };
+        let Some(at) = turn.shared.ledger.free_if(id, ends_here) else {
             self.refuse_foreign(on, id, turn);
             return None;
         };
@@ -519,7 +525,7 @@ impl Matcher {
     /// Frees a slot and its id.
     fn forget(&mut self, key: Key, turn: &Turn<'_>) -> Slot {
         let slot = self.slots.remove(key).expect("the key was just looked up");
-        turn.shared.ledger.free(&slot.id);
+        turn.shared.free_id(&slot.id);
         slot
     }
 
@@ -532,7 +538,49 @@ impl Matcher {
     }
 }
 
+impl Shared {
+    /// Takes the id of a new activation, unless it is held or ended lately.
+    fn take_id(&self, id: ActivationId, at: Whereabouts) -> Result<(), Rejection> {
+        if !self.ledger.take(id, at) {
+            return Err(id_in_flight());
+        }
+        // After it was taken: one that ends meanwhile is remembered before it is free.
+        if self.recent.contains(&id) {
+            self.ledger.free(&id);
+            return Err(id_ended());
+        }
+        Ok(())
+    }
+
+    /// Frees the id of an activation that ended. It is remembered first: in between, somebody who pushes it again would find
+    /// it neither held nor ended, and it would run a second time.
+    fn free_id(&self, id: &ActivationId) {
+        self.recent.insert(id);
+        self.ledger.free(id);
+    }
+}
+
 impl Turn<'_> {
+    /// An activation whose time ran out on its way here: it ends as it is taken. A new one must be new all the same, as the
+    /// answer says that it never started.
+    fn too_late(&mut self, push: &Push) {
+        if push.accepted {
+            self.shared.free_id(&push.id);
+        } else {
+            let known = if self.shared.ledger.find(&push.id).is_some() {
+                Some(id_in_flight())
+            } else {
+                self.shared.recent.contains(&push.id).then(id_ended)
+            };
+            if let Some(rejection) = known {
+                return self.reject(push.controller, push.id, rejection);
+            }
+            self.shared.recent.insert(&push.id);
+        }
+        self.accept(push);
+        self.expired(push.controller, push.id, push.reply, push.accepted_at);
+    }
+
     fn accept(&mut self, push: &Push) {
         if push.accepted {
             return;
@@ -571,6 +619,14 @@ fn compact(payload: &Bytes) -> Bytes {
 /// Whether sequence number `a` was given before `b`, across the wrap-around: they are never 2^31 apart.
 fn is_earlier(a: u32, b: u32) -> bool {
     a != b && b.wrapping_sub(a) < 1 << 31
+}
+
+fn id_in_flight() -> Rejection {
+    Rejection::new(Reason::IdInFlight, "id", 0)
+}
+
+fn id_ended() -> Rejection {
+    Rejection::new(Reason::IdEnded, "id", 0)
 }
 
 fn queue_full(field: &'static str, limit: u64) -> Rejection {

@@ -155,15 +155,18 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (1..4u64, 2..8u64, 1..6u64, 4..12u64, 4..24u64).prop_map(|(count, bytes, all, all_bytes, actions)| Limits {
-        action_queued_max: count,
-        action_queued_bytes_max: bytes,
-        router_queued_max: all,
-        router_queued_bytes_max: all_bytes,
-        actions_max: actions,
-        idle_grace: GRACE,
-        ..Limits::default()
-    })
+    (1..4u64, 2..8u64, 1..6u64, 4..12u64, 4..24u64, 0..2usize).prop_map(
+        |(count, bytes, all, all_bytes, actions, recent_ids)| Limits {
+            recent_ids,
+            action_queued_max: count,
+            action_queued_bytes_max: bytes,
+            router_queued_max: all,
+            router_queued_bytes_max: all_bytes,
+            actions_max: actions,
+            idle_grace: GRACE,
+            ..Limits::default()
+        },
+    )
 }
 
 /// The engine and the model, side by side.
@@ -451,6 +454,8 @@ struct Model {
     superseded: BTreeMap<u8, VecDeque<u8>>,
     containers: Vec<Container>,
     live: BTreeMap<ActivationId, Activation>,
+    /// Ids that ended lately: what fits into the only set.
+    ended: VecDeque<ActivationId>,
     full: Vec<bool>,
     /// Who was told to wait for room, in order.
     asked: Vec<usize>,
@@ -566,17 +571,19 @@ impl Model {
         while let Some(newer) = self.revisions[to].newer {
             to = newer;
         }
+        let taken = self.live.contains_key(&push.id).then_some("id_in_flight");
+        let known = taken.or(self.ended.contains(&push.id).then_some("id_ended")).filter(|_| !push.accepted);
         if push.deadline <= self.now {
-            self.acknowledge(&push);
-            if push.accepted {
-                self.live.remove(&push.id);
+            if let Some(reason) = known {
+                return self.effects.push(format!("answer {} to {:?} {reason}", push.id, push.controller));
             }
+            self.acknowledge(&push);
+            self.end(push.id);
             return self.answer(&push, "expired");
         }
         let chosen = if self.revisions[to].queue.is_empty() { self.choose(to) } else { None };
         let refused = if chosen.is_none() { self.is_full(to, &push) } else { None };
-        let taken = self.live.contains_key(&push.id) && !push.accepted;
-        if let Some(reason) = refused.or(taken.then_some("id_in_flight")) {
+        if let Some(reason) = refused.or(known) {
             return self.effects.push(format!("answer {} to {:?} {reason}", push.id, push.controller));
         }
         self.acknowledge(&push);
@@ -683,7 +690,7 @@ impl Model {
 
     fn complete(&mut self, at: usize, id: ActivationId, status: RunStatus, credits: u32) {
         let Some(ended) = self.take_in_flight(at, id) else { return };
-        let Activation { push, .. } = self.live.remove(&id).expect("in flight");
+        let Activation { push, .. } = self.end(id).expect("in flight");
         let clock = self.tick();
         let container = &mut self.containers[at];
         (container.warm, container.used) = (true, clock);
@@ -745,7 +752,7 @@ impl Model {
     }
 
     fn lose(&mut self, id: ActivationId) {
-        let Activation { push, .. } = self.live.remove(&id).expect("in flight");
+        let Activation { push, .. } = self.end(id).expect("in flight");
         self.answer(&push, "lost");
     }
 
@@ -775,8 +782,16 @@ impl Model {
 
     fn expire(&mut self, at: usize, id: ActivationId) {
         self.revisions[at].queue.retain(|other| *other != id);
-        let Activation { push, .. } = self.live.remove(&id).expect("queued");
+        let Activation { push, .. } = self.end(id).expect("queued");
         self.answer(&push, "expired");
+    }
+
+    /// An id is free, and remembered for a while.
+    fn end(&mut self, id: ActivationId) -> Option<Activation> {
+        self.ended.push_back(id);
+        let most = 7 * self.limits.recent_ids;
+        self.ended.drain(..self.ended.len().saturating_sub(most));
+        self.live.remove(&id)
     }
 
     fn settle(&mut self, at: usize) {
@@ -932,7 +947,7 @@ fn stream_id(stream: u8) -> StreamId {
 
 const NAMES: u8 = 2;
 const STREAMS: u8 = 2;
-const IDS: u8 = 8;
+const IDS: u8 = 12;
 const TICK_US: u64 = 1024;
 /// Longer than any run of steps, so that the model need not forget actions.
 const GRACE: Duration = Duration::from_secs(3600);

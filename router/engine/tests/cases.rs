@@ -263,6 +263,7 @@ impl World {
                 "router_queued_bytes_max" => limits.router_queued_bytes_max = n,
                 "actions_max" => limits.actions_max = n,
                 "container_concurrency_max" => limits.container_concurrency_max = small(n),
+                "recent_ids" => limits.recent_ids = n.try_into().expect("a small number"),
                 "idle_grace" => limits.idle_grace = Duration::from_millis(n),
                 name => panic!("{}: unknown limit {name}", words.place),
             }

@@ -1,0 +1,116 @@
+//! Ids that ended a short while ago: one that comes again is a repetition, and is refused. Fixed memory, atomics only.
+//!
+//! ```text
+//!   id ─ keyed hash ─▶ set: one cache line      [next | print 0 | print 1 | ... | print 6]
+//!      └ another ───▶ print, 64 bits             the oldest of the seven goes first
+//! ```
+//!
+//! How long an id is remembered depends on how many end: 65,536 sets hold 458,752, a second at the highest rate. An id that
+//! never was is taken for a repetition about once in 10^18 looks, as prints have 64 bits.
+
+use crate::id::ActivationId;
+use crate::sync::{AtomicU64, Ordering};
+use foldhash::fast::FixedState;
+use std::hash::BuildHasher;
+
+/// The ids.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    /// A power of two of them, or none.
+    sets: Box<[Set]>,
+    places: FixedState,
+    prints: FixedState,
+}
+
+/// One cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Set {
+    /// Insertions so far.
+    next: AtomicU64,
+    /// 0: vacant.
+    prints: [AtomicU64; PRINTS],
+}
+
+const PRINTS: usize = 7;
+const _: () = assert!(size_of::<Set>() == 64);
+
+impl Recent {
+    /// Empty, with that many sets, rounded up to a power of two; with none it remembers nothing. The seed keeps those who choose
+    /// ids from filling one set.
+    pub(crate) fn new(sets: usize, seed: u64) -> Self {
+        let sets = if sets == 0 { 0 } else { sets.next_power_of_two() };
+        Self {
+            sets: (0..sets).map(|_| Set::default()).collect(),
+            places: FixedState::with_seed(seed),
+            prints: FixedState::with_seed(!seed),
+        }
+    }
+
+    /// Remembers an id. To be called before the ledger frees it: whoever finds it free there must find it here.
+    pub(crate) fn insert(&self, id: &ActivationId) {
+        let Some((set, print)) = self.find(id) else { return };
+        // Relaxed, as below: the ledger's lock, which each id goes through after this and before it is looked for, orders them.
+        let place = set.next.fetch_add(1, Ordering::Relaxed) % PRINTS as u64;
+        set.prints[usize::try_from(place).expect("below 7")].store(print, Ordering::Relaxed);
+    }
+
+    /// Whether that id ended lately.
+    pub(crate) fn contains(&self, id: &ActivationId) -> bool {
+        self.find(id).is_some_and(|(set, print)| set.prints.iter().any(|seen| seen.load(Ordering::Relaxed) == print))
+    }
+
+    fn find(&self, id: &ActivationId) -> Option<(&Set, u64)> {
+        let mask = self.sets.len().checked_sub(1)?;
+        let place = usize::try_from(self.places.hash_one(id.0) & mask as u64).expect("masked");
+        Some((&self.sets[place], self.prints.hash_one(id.0).max(1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u128) -> ActivationId {
+        ActivationId(n.to_le_bytes())
+    }
+
+    #[test]
+    fn the_latest_seven_of_a_set_are_remembered() {
+        let recent = Recent::new(1, 7);
+        for n in 0..100 {
+            assert!(!recent.contains(&id(n)));
+            recent.insert(&id(n));
+            let known: Vec<u128> = (0..=n).filter(|n| recent.contains(&id(*n))).collect();
+            assert_eq!(known, ((n + 1).saturating_sub(7)..=n).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn none_is_mistaken_for_another() {
+        let recent = Recent::new(100, 7);
+        assert_eq!(recent.sets.len(), 128);
+        (0..896).for_each(|n| recent.insert(&id(n)));
+        assert!((0..896).filter(|n| recent.contains(&id(*n))).count() > 700, "sets are filled evenly");
+        assert!(!(1000..101_000).any(|n| recent.contains(&id(n))));
+    }
+
+    #[test]
+    fn without_sets_it_remembers_nothing() {
+        let recent = Recent::new(0, 7);
+        recent.insert(&id(1));
+        assert!(!recent.contains(&id(1)));
+    }
+
+    #[test]
+    fn threads_that_meet_in_a_set_take_a_place_each() {
+        let recent = Recent::new(1, 7);
+        std::thread::scope(|scope| {
+            for n in 0..PRINTS as u128 {
+                let recent = &recent;
+                scope.spawn(move || recent.insert(&id(n)));
+            }
+        });
+        assert!((0..PRINTS as u128).all(|n| recent.contains(&id(n))));
+    }
+}
