@@ -96,12 +96,12 @@ async fn what_no_container_takes_in_time_expires() {
 #[tokio::test]
 async fn what_is_in_flight_is_lost_when_its_container_goes() {
     let scene = &mut Scene::start(|_| ()).await;
-    for gone in ["said so", "half-closed", "stream reset", "connection cut"] {
+    for (gone, n) in ["said so", "half-closed", "stream reset", "connection cut"].into_iter().zip(1..) {
         let channel = connect(&scene.router).await;
         let mut node = Invoker::open_with(channel.clone(), pull_hello("short-lived")).await.unwrap();
         node.register(5, "fleeting", 1);
         scene.controller.declare(1, "fleeting");
-        scene.controller.push([activation(1, 1)]);
+        scene.controller.push([activation(n, 1)]);
         let dispatch = node.dispatch().await;
         let kept = match gone {
             "said so" => {
