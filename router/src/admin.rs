@@ -1,7 +1,7 @@
-//! The operator's port: is it alive, is it ready, what does it measure.
+//! The operator's port: is it alive, is it ready, what does it measure; and the word to drain.
 //!
-//! Read only, and apart from the data port, so that a full router can still be asked why. This file may not touch the
-//! engine: readiness and metrics are handed in. Each connection serves one request and lives 10 s at most, so nobody
+//! Apart from the data port, so that a full router can still be asked why. This file may not touch the
+//! engine: readiness and metrics are handed in, the word to drain is handed out. Each connection serves one request and lives 10 s at most, so nobody
 //! can keep the operator out by sitting on them.
 
 use std::fmt;
@@ -16,9 +16,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::listener::{self, Connection, Counts};
 
@@ -38,6 +38,8 @@ pub struct Admin {
     pub readiness: watch::Receiver<Readiness>,
     /// The metrics in Prometheus's text format. Called once per request, on the admin port's thread; must not block.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Told when an operator wants the router to drain and end.
+    pub drain: Arc<Notify>,
 }
 
 impl fmt::Debug for Admin {
@@ -61,13 +63,15 @@ pub async fn serve(
     axum::serve(door, routes(admin)).with_graceful_shutdown(stop).await
 }
 
-/// The port's pages: `/`, `/live`, `/ready`, `/metrics`. All answer GET and HEAD, and end the connection.
+/// The port's pages: `/`, `/live`, `/ready`, `/metrics`. All answer GET and HEAD, and end the connection. A POST to `/drain` does
+/// what SIGTERM does.
 pub fn routes(admin: Admin) -> Router {
     Router::new()
-        .route("/", get(|| async { "activation router: /live /ready /metrics\n" }))
+        .route("/", get(|| async { "activation router: /live /ready /metrics, POST /drain\n" }))
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/drain", post(drain))
         .with_state(admin)
         .layer(axum::middleware::map_response(last))
 }
@@ -81,6 +85,12 @@ async fn ready(State(admin): State<Admin>) -> Response {
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], (admin.metrics)())
+}
+
+/// Answers at once; `/ready` and the end of the process tell how far it is.
+async fn drain(State(admin): State<Admin>) -> impl IntoResponse {
+    admin.drain.notify_one();
+    (StatusCode::ACCEPTED, "draining\n")
 }
 
 /// Marks the answer as its connection's last.
@@ -138,6 +148,7 @@ mod tests {
     struct Served {
         address: SocketAddr,
         readiness: watch::Sender<Readiness>,
+        drain: Arc<Notify>,
         stop: oneshot::Sender<()>,
         served: JoinHandle<io::Result<()>>,
     }
@@ -146,17 +157,23 @@ mod tests {
         let listener = listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let (readiness, receiver) = watch::channel(Readiness::NotReady("starting".to_owned()));
-        let admin = Admin { readiness: receiver, metrics: Arc::new(|| "router_queue_depth 3\n".to_owned()) };
+        let metrics = Arc::new(|| "router_queue_depth 3\n".to_owned());
+        let drain = Arc::new(Notify::new());
+        let admin = Admin { readiness: receiver, metrics, drain: drain.clone() };
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(serve(listener, admin, async { stopped.await.unwrap_or_default() }));
-        Served { address, readiness, stop, served }
+        Served { address, readiness, drain, stop, served }
     }
 
     impl Served {
         /// Status and body of a GET, the headers between them; read until the connection ends.
         async fn get(&self, path: &str) -> (String, String, String) {
+            self.ask("GET", path).await
+        }
+
+        async fn ask(&self, method: &str, path: &str) -> (String, String, String) {
             let mut client = TcpStream::connect(self.address).await.unwrap();
-            client.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+            client.write_all(format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
             let mut answer = String::new();
             client.read_to_string(&mut answer).await.unwrap();
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -173,7 +190,7 @@ mod tests {
     #[tokio::test]
     async fn pages_answer() {
         let port = served();
-        port.check("/", "HTTP/1.1 200 OK", "activation router: /live /ready /metrics\n").await;
+        port.check("/", "HTTP/1.1 200 OK", "activation router: /live /ready /metrics, POST /drain\n").await;
         port.check("/live", "HTTP/1.1 200 OK", "live\n").await;
         port.check("/nothing", "HTTP/1.1 404 Not Found", "").await;
     }
@@ -187,6 +204,16 @@ mod tests {
         port.readiness.send_replace(Readiness::NotReady("draining".to_owned()));
         port.check("/ready", "HTTP/1.1 503 Service Unavailable", "draining\n").await;
         port.check("/live", "HTTP/1.1 200 OK", "live\n").await;
+    }
+
+    #[tokio::test]
+    async fn only_a_post_drains() {
+        let port = served();
+        assert_eq!(port.get("/drain").await.0, "HTTP/1.1 405 Method Not Allowed");
+        assert!(tokio::time::timeout(Duration::ZERO, port.drain.notified()).await.is_err());
+        let (status, _, body) = port.ask("POST", "/drain").await;
+        assert_eq!((status.as_str(), body.as_str()), ("HTTP/1.1 202 Accepted", "draining\n"));
+        port.drain.notified().await;
     }
 
     #[tokio::test]

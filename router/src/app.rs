@@ -3,7 +3,7 @@
 use crate::admin::{self, Admin, Readiness};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::grpc::{self, Service};
+use crate::grpc::{self, Service, SessionBounds};
 use crate::listener::{self, Counts};
 use crate::metrics::Metrics;
 use crate::worker;
@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -35,6 +35,10 @@ pub struct App {
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long connections without streams of ours may take to close. Those that watch the health never do.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a drain looks whether it is done.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
+/// How often a drain looks at each container.
+const WALK_INTERVAL: Duration = Duration::from_millis(100);
 /// Timers of each wheel that are worked on before other tasks get their turn.
 const TIMERS_AT_ONCE: usize = 256;
 
@@ -49,8 +53,13 @@ impl App {
         let clock = Clock::start();
         let random = RandomState::new();
         let hub = Hub::new(engine_limits(&config), random.hash_one("hub"), config.workers_chosen(), clock.now());
+        let sessions = SessionBounds {
+            controller_grace: Duration::from_millis(config.controller_grace_ms),
+            invoker_grace: Duration::from_millis(config.invoker_grace_ms),
+            sessions_max: config.limits.sessions_max,
+        };
         let router_id = config.router_id.clone();
-        let service = Service::new(hub, clock, config.limits.clone(), router_id, random.hash_one("ids"));
+        let service = Service::new(hub, clock, config.limits.clone(), sessions, router_id, &random);
         Ok(Self { config, listener, admin, service: Arc::new(service) })
     }
 
@@ -70,8 +79,9 @@ impl App {
         self.admin.local_addr()
     }
 
-    /// Serves until `stop` resolves, then drains: nothing new is taken, what is held is finished, at most for the
-    /// configured time. Returns how many activations were left.
+    /// Serves until `stop` resolves or an operator says so, then drains: it is not ready any more, controllers are told, nothing
+    /// new is taken, what is queued is handed out and what is in flight awaited, nodes are told, streams end. All that at most
+    /// for the configured time. Returns how many activations were left.
     ///
     /// # Errors
     /// If a thread cannot be started.
@@ -82,7 +92,8 @@ impl App {
         reporter.set_serving::<DataPlane>().await;
         let counts = Arc::new(Counts::default());
         let metrics = Metrics { service: service.clone(), connections: counts.clone() };
-        let operators = Admin { readiness, metrics: Arc::new(move || metrics.text()) };
+        let told_to_drain = Arc::new(Notify::new());
+        let operators = Admin { readiness, metrics: Arc::new(move || metrics.text()), drain: told_to_drain.clone() };
 
         let mut routes = Routes::new(health);
         routes = routes.add_service(worker::with_limits(grpc::Routes(service.clone()), &config.limits));
@@ -99,15 +110,20 @@ impl App {
             tokio::spawn(take_care(service.clone(), write_stall)),
         ];
 
-        stop.await;
+        tokio::select! {
+            () = stop => {}
+            () = told_to_drain.notified() => {}
+        }
+        tracing::info!(held = service.hub.held(), "draining");
         ready.send_replace(Readiness::NotReady("draining".to_owned()));
         reporter.set_not_serving::<DataPlane>().await;
         reporter.set_service_status("", ServingStatus::NotServing).await;
         let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
         let drained = async {
             finish_held(&service).await;
+            write_out(&service).await;
             accepting.abort();
-            write_out(&service, &permits, config.limits.connections_max).await;
+            close(&permits, config.limits.connections_max).await;
         };
         let _ = tokio::time::timeout(drain_timeout, drained).await;
         accepting.abort();
@@ -143,19 +159,21 @@ fn engine_limits(config: &Config) -> Limits {
     }
 }
 
-/// Works on timers when they are due. Never returns.
+/// Works on timers when they are due, and ends sessions. Never returns.
 async fn keep_time(service: Arc<Service>) {
     let mut pass = service.pass();
     loop {
         service.begin(&mut pass);
         let more = service.hub.advance(TIMERS_AT_ONCE, &mut pass);
+        service.end_due(&mut pass);
         service.hub.settle(&mut pass);
         if more {
             // A million deadlines in one moment must not keep the streams of this thread waiting.
             tokio::task::yield_now().await;
             continue;
         }
-        let next = service.hub.next_wake().map(|at| service.clock.instant(at));
+        let next = service.hub.next_wake().into_iter().chain(service.next_due()).min();
+        let next = next.map(|at| service.clock.instant(at));
         let due = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -182,23 +200,46 @@ async fn take_care(service: Arc<Service>, write_stall: Duration) {
     }
 }
 
-/// Takes nothing new and waits until nothing is held.
+/// Takes nothing new and waits until nothing is held. Nodes are told of each container as soon as nothing can come for it.
 async fn finish_held(service: &Service) {
     service.drain();
-    let mut tick = tokio::time::interval(Duration::from_millis(20));
-    while service.hub.held() > 0 {
+    let mut pass = service.pass();
+    let mut tick = tokio::time::interval(DRAIN_INTERVAL);
+    loop {
+        let last = service.hub.held() == 0;
+        service.begin(&mut pass);
+        service.nodes.retire_quiet(&service.hub, &mut pass);
+        service.hub.settle(&mut pass);
+        if last {
+            return;
+        }
+        let next_walk = tokio::time::Instant::now() + WALK_INTERVAL;
+        while service.hub.held() > 0 && tokio::time::Instant::now() < next_walk {
+            tick.tick().await;
+        }
+    }
+}
+
+/// Ends all streams and waits until what was to be said on them is written. Controllers that are away may come back for their
+/// answers, for as long as they may at other times; connections are still accepted.
+async fn write_out(service: &Service) {
+    service.end();
+    let mut pass = service.pass();
+    let mut tick = tokio::time::interval(DRAIN_INTERVAL);
+    while service.streams.live() > 0 {
+        // Again and again: one may have come back in the meantime.
+        service.streams.finish_all();
+        service.controllers.end_vain();
+        service.begin(&mut pass);
+        service.nodes.end_parked(&service.hub, &mut pass);
+        service.hub.settle(&mut pass);
         tick.tick().await;
     }
 }
 
-/// Ends all streams and waits until what was to be said on them is written, and a moment for their connections to close.
-async fn write_out(service: &Service, connections: &Semaphore, connections_max: usize) {
-    let mut tick = tokio::time::interval(Duration::from_millis(20));
-    while service.streams.live() > 0 {
-        // Again and again: one may have been opened in the meantime.
-        service.streams.finish_all();
-        tick.tick().await;
-    }
+/// Waits a moment for connections to close.
+async fn close(connections: &Semaphore, connections_max: usize) {
+    let mut tick = tokio::time::interval(DRAIN_INTERVAL);
     let closed = async {
         while connections.available_permits() < connections_max {
             tick.tick().await;

@@ -40,6 +40,14 @@ pub struct Config {
     /// Milliseconds a queue may be empty and unused before it is removed, 1 s to 1 day. Default 600,000; shorter frees
     /// memory, longer saves work for actions called now and then.
     pub idle_grace_ms: u64,
+    /// Milliseconds a controller whose stream broke may take to come back for its answers, up to 10 min. Default 10,000;
+    /// 0: its session ends with the stream. Longer bridges longer outages, and holds answers (up to eight times
+    /// `limits.outbox_bytes_max` each) for controllers that died.
+    pub controller_grace_ms: u64,
+    /// Milliseconds an invoker node whose stream broke may take to come back before what it runs counts as lost, up to
+    /// 10 min. Default 50: callers of a node that died hear of it within 100 ms; more bridges longer outages at their cost.
+    /// 0: its containers are gone with the stream.
+    pub invoker_grace_ms: u64,
     /// What one peer, one action and the whole router may hold.
     pub limits: Limits,
     /// How HTTP/2 connections behave.
@@ -76,6 +84,9 @@ pub struct Limits {
     /// Connections open at a time, to 1 million; further ones are closed at once. Default 4,096; below the limit of
     /// open files.
     pub connections_max: usize,
+    /// Sessions of controllers, and as many of invoker nodes, to 1 million; those that wait for their peers count. Default
+    /// 65,536; further peers are refused.
+    pub sessions_max: usize,
     /// Bytes waiting to be written on one stream, to 1 GiB, at least `frame_bytes_max`. Default 8 MiB; a peer that
     /// reads too slowly meets it.
     pub outbox_bytes_max: u64,
@@ -85,9 +96,9 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http2 {
-    /// Milliseconds between pings on a connection, 1 s to 1 h. Default 10,000; it finds peers that vanished.
+    /// Milliseconds between pings on a connection, 100 ms to 1 h. Default 10,000; it finds peers that vanished.
     pub keepalive_interval_ms: u64,
-    /// Milliseconds a ping may stay unanswered before the connection is closed, 1 s to 10 min. Default 10,000.
+    /// Milliseconds a ping may stay unanswered before the connection is closed, 100 ms to 10 min. Default 10,000.
     pub keepalive_timeout_ms: u64,
     /// Streams open at a time on one connection, 100 to 65,536. Default 128.
     pub max_concurrent_streams: u32,
@@ -270,6 +281,8 @@ impl Default for Config {
             log: "info".to_owned(),
             drain_timeout_ms: 30_000,
             idle_grace_ms: 600_000,
+            controller_grace_ms: 10_000,
+            invoker_grace_ms: 50,
             limits: Limits::default(),
             http2: Http2::default(),
         }
@@ -291,6 +304,7 @@ impl Default for Limits {
             containers_per_stream_max: 100_000,
             container_concurrency_max: 4_096,
             connections_max: 4_096,
+            sessions_max: 65_536,
             outbox_bytes_max: 8 * MIB,
         }
     }
@@ -349,6 +363,8 @@ const RULES: &[(&str, Rule)] = &[
     ("log", Rule::Filter),
     ("drain_timeout_ms", Rule::Whole(0..=HOUR_MS, "")),
     ("idle_grace_ms", Rule::Whole(1_000..=24 * HOUR_MS, "")),
+    ("controller_grace_ms", Rule::Whole(0..=600_000, "answers pile up meanwhile")),
+    ("invoker_grace_ms", Rule::Whole(0..=600_000, "callers wait meanwhile")),
     ("limits.payload_bytes_max", Rule::Whole(1..=3 * MIB, "a frame must have room for it")),
     ("limits.frame_entries_max", Rule::Whole(1..=65_536, "")),
     ("limits.frame_bytes_max", Rule::Whole(ENVELOPE + 1..=64 * MIB, "")),
@@ -361,9 +377,10 @@ const RULES: &[(&str, Rule)] = &[
     ("limits.containers_per_stream_max", Rule::Whole(1..=1_000_000, "")),
     ("limits.container_concurrency_max", Rule::Whole(1..=65_536, "")),
     ("limits.connections_max", Rule::Whole(1..=1_000_000, "")),
+    ("limits.sessions_max", Rule::Whole(1..=1_000_000, "")),
     ("limits.outbox_bytes_max", Rule::Whole(ENVELOPE + 1..=GIB, "")),
-    ("http2.keepalive_interval_ms", Rule::Whole(1_000..=HOUR_MS, "")),
-    ("http2.keepalive_timeout_ms", Rule::Whole(1_000..=600_000, "")),
+    ("http2.keepalive_interval_ms", Rule::Whole(100..=HOUR_MS, "")),
+    ("http2.keepalive_timeout_ms", Rule::Whole(100..=600_000, "")),
     (
         "http2.max_concurrent_streams",
         Rule::Whole(

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// All live streams, by id.
+/// All live streams, by id. One of a session lives as long as the session.
 #[derive(Debug, Default)]
 pub struct Streams {
     outboxes: DashMap<StreamId, Arc<Outbox>>,
@@ -20,12 +20,16 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Adds a stream.
-    pub fn open(&self, outbox_bytes_max: usize) -> (StreamId, Arc<Outbox>) {
-        let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
+    /// A name for a stream, used once.
+    pub fn reserve(&self) -> StreamId {
+        StreamId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Adds a stream under a name reserved for it.
+    pub fn open_as(&self, id: StreamId, outbox_bytes_max: usize) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::new(outbox_bytes_max));
         self.outboxes.insert(id, outbox.clone());
-        (id, outbox)
+        outbox
     }
 
     /// Ends a stream. What is sent to it from now on is dropped.
@@ -35,7 +39,7 @@ impl Streams {
         }
     }
 
-    /// Live streams and calls.
+    /// Live streams, sessions that wait for their peers among them, and calls.
     pub fn live(&self) -> usize {
         self.outboxes.len()
     }
@@ -61,6 +65,11 @@ impl Streams {
     pub fn close_stalled(&self, now: Timestamp, write_stall: Duration) -> usize {
         let stalled = self.outboxes.iter().filter(|outbox| outbox.stalls_for(now) > write_stall);
         stalled.map(|outbox| self.count_dropped(outbox.close())).count()
+    }
+
+    /// Something is due sooner than the timer task may think.
+    pub fn wake_timer(&self) {
+        self.sooner.notify_one();
     }
 
     /// Resolves when something is due sooner than the timer task thinks. For that task only. Cancel safe.

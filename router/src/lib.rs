@@ -9,10 +9,12 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod controllers;
 pub mod driver;
 pub mod grpc;
 pub mod listener;
 mod metrics;
+pub mod nodes;
 pub mod outbox;
 pub mod worker;
 
@@ -20,9 +22,9 @@ use config::Config;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// Runs a router with a valid configuration until SIGTERM or SIGINT, then drains it. The whole of `activation-router serve`:
-/// says on standard output where it listens, logs to standard error. Exit code 1 if a port cannot be opened or activations
-/// were left at the end of the drain.
+/// Runs a router with a valid configuration until SIGTERM, SIGINT or a POST to `/drain`, then drains it. The whole of `activation-router serve`:
+/// says on standard output where it listens, logs to standard error. Exit code 0 if nothing was left at the end of the drain,
+/// [`EXIT_LEFT`] if activations were (the log says how many), 1 if a port cannot be opened.
 pub fn serve(config: Config) -> ExitCode {
     let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
     // Fails only if a logger is there already; then that one is meant.
@@ -35,7 +37,7 @@ pub fn serve(config: Config) -> ExitCode {
         Ok(0) => ExitCode::SUCCESS,
         Ok(left) => {
             tracing::error!(left, "stopped with activations in hand");
-            ExitCode::FAILURE
+            ExitCode::from(EXIT_LEFT)
         }
         Err(error) => {
             eprintln!("activation-router: {error}");
@@ -43,6 +45,9 @@ pub fn serve(config: Config) -> ExitCode {
         }
     }
 }
+
+/// The exit code of a router that stopped with activations in hand. 2 is that of a bad configuration.
+pub const EXIT_LEFT: u8 = 3;
 
 async fn serve_until_told(config: Config) -> std::io::Result<usize> {
     let app = app::App::bind(config).await?;

@@ -1,8 +1,9 @@
 //! The metrics page, in Prometheus' text format. All names of metrics are here.
 
 use crate::grpc::Service;
-use crate::listener::Counts;
+use crate::listener;
 use engine::outcome::Reason;
+use engine::sessions::Counts;
 use engine::tally::Count;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 /// Where the numbers come from.
 pub(crate) struct Metrics {
     pub(crate) service: Arc<Service>,
-    pub(crate) connections: Arc<Counts>,
+    pub(crate) connections: Arc<listener::Counts>,
 }
 
 impl Metrics {
@@ -18,6 +19,7 @@ impl Metrics {
     pub(crate) fn text(&self) -> String {
         let mut page = String::new();
         self.events(&mut page);
+        self.sessions(&mut page);
         self.reasons(&mut page);
         self.state(&mut page);
         page
@@ -29,7 +31,7 @@ impl Metrics {
         for &count in Count::ALL {
             line(page, &format!("router_activations_total{{event=\"{}\"}}", count.label()), totals.of(count));
         }
-        head(page, "router_answers_dropped_total", "counter", "Answers whose controller's stream was over");
+        head(page, "router_answers_dropped_total", "counter", "Answers whose controller's session was over");
         line(page, "router_answers_dropped_total", self.service.streams.answers_dropped());
         head(page, "router_connections_total", "counter", "Connections by what became of them");
         for (became, n) in [
@@ -38,6 +40,30 @@ impl Metrics {
             ("failed", self.connections.failed()),
         ] {
             line(page, &format!("router_connections_total{{became=\"{became}\"}}"), n);
+        }
+    }
+
+    fn sessions(&self, page: &mut String) {
+        let Service { controllers, nodes, .. } = &*self.service;
+        let kinds = [("controller", controllers.counts()), ("invoker", nodes.counts())];
+        head(page, "router_sessions", "gauge", "Sessions by state; a parked one waits for its peer to come back");
+        for (kind, (all, parked, _)) in kinds {
+            for (state, n) in [("attached", all - parked), ("parked", parked)] {
+                line(page, &format!("router_sessions{{kind=\"{kind}\",state=\"{state}\"}}"), n as u64);
+            }
+        }
+        head(page, "router_sessions_total", "counter", "What happened to sessions");
+        for (kind, (_, _, counts)) in kinds {
+            let Counts { begun, resumed, taken_over, parked, expired } = counts;
+            for (event, n) in [
+                ("begun", begun),
+                ("parked", parked),
+                ("resumed", resumed),
+                ("taken_over", taken_over),
+                ("expired", expired),
+            ] {
+                line(page, &format!("router_sessions_total{{kind=\"{kind}\",event=\"{event}\"}}"), n);
+            }
         }
     }
 
@@ -62,7 +88,7 @@ impl Metrics {
             ("router_queue_bytes", "Payload bytes queued", hub.budget().queued_bytes()),
             ("router_actions", "Actions known", hub.actions()),
             ("router_containers", "Containers registered", containers),
-            ("router_streams", "Live streams and calls", self.service.streams.live() as u64),
+            ("router_streams", "Live streams and calls, parked sessions counted", self.service.streams.live() as u64),
         ] {
             head(page, name, "gauge", help);
             line(page, name, value);

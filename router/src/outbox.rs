@@ -15,7 +15,7 @@ use engine::time::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -45,13 +45,15 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Line {
     attachment: Attachment,
-    /// Told when the outbox has nothing more to do with this stream, for its reader.
+    /// Told when the stream is over for its writer or for the outbox, for its reader.
     over: Notify,
+    /// All that was owed is written.
+    finished: AtomicBool,
 }
 
 impl Line {
     fn new(attachment: Attachment) -> Arc<Self> {
-        Arc::new(Self { attachment, over: Notify::new() })
+        Arc::new(Self { attachment, over: Notify::new(), finished: AtomicBool::new(false) })
     }
 
     /// Its number.
@@ -59,10 +61,22 @@ impl Line {
         self.attachment
     }
 
-    /// Resolves when the stream is over for the outbox: it was parked or closed, or has another stream. For one task only.
-    /// Cancel safe.
+    /// Resolves when there is no writer any more, or the outbox was parked or closed, or has another stream. For one task
+    /// only. Cancel safe.
     pub async fn over(&self) {
         self.over.notified().await;
+    }
+
+    /// For the writer: it is done, and has written all that was owed or not.
+    pub fn hang_up(&self, finished: bool) {
+        // Read by the reader once it is told.
+        self.finished.fetch_or(finished, Ordering::Relaxed);
+        self.over.notify_one();
+    }
+
+    /// Whether all that was owed is written.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Relaxed)
     }
 }
 
@@ -198,6 +212,11 @@ impl Outbox {
         waiting.line.over.notify_one();
         wake(waiting);
         answers_dropped
+    }
+
+    /// Whether the session is over.
+    pub fn is_closed(&self) -> bool {
+        self.waiting.lock().mailbox.is_closed()
     }
 
     /// Whether its peer is away and there is nothing to tell it, now or later.

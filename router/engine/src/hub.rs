@@ -8,7 +8,7 @@
 use crate::budget::Budget;
 use crate::container::{ContainerKey, Registration};
 use crate::effect::{Effect, Perform};
-use crate::id::{ActionKey, ActionName};
+use crate::id::{ActionKey, ActionName, ActivationId};
 use crate::input::Input;
 use crate::intake::SingleFile;
 use crate::ledger::Ledger;
@@ -177,25 +177,7 @@ impl Hub {
         if let Some(newer) = newer {
             self.enter(&action, &mut vec![Input::Supersede(newer)], pass);
         }
-        let Pass { now, performer, tally, effects, elsewhere, .. } = pass;
-        let (now, shared) = (*now, &self.shared);
-        // Both closures take turns with the same lists; a cell tells the compiler that they do.
-        let parts = std::cell::RefCell::new((performer, tally, effects, elsewhere));
-        let registered = action.file.wait(
-            |matcher, inputs| {
-                let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
-                let mut turn = Turn { now, shared, action: &action, effects, tally, elsewhere };
-                inputs.drain(..).for_each(|input| matcher.handle(input, &mut turn));
-                performer.perform(effects);
-            },
-            |matcher| {
-                let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
-                let mut turn = Turn { now, shared, action: &action, effects, tally, elsewhere };
-                let registered = matcher.register(new, &mut turn);
-                performer.perform(effects);
-                registered
-            },
-        );
+        let registered = self.wait(&action, pass, |matcher, turn| matcher.register(new, turn));
         self.enter_elsewhere(pass);
         Ok((action, registered?))
     }
@@ -205,6 +187,44 @@ impl Hub {
     pub fn enter<P: Perform>(&self, action: &Arc<Action>, inputs: &mut Vec<Input>, pass: &mut Pass<P>) {
         self.enter_one(action, inputs, pass);
         self.enter_elsewhere(pass);
+    }
+
+    /// As [`enter`](Self::enter), but waits for its turn: on return the inputs, and all that were left before them, are worked on
+    /// and their effects performed. For rare calls behind which nothing may be on its way.
+    pub fn enter_and_wait<P: Perform>(&self, action: &Arc<Action>, inputs: &mut Vec<Input>, pass: &mut Pass<P>) {
+        self.wait(action, pass, |matcher, turn| inputs.drain(..).for_each(|input| matcher.handle(input, turn)));
+        self.enter_elsewhere(pass);
+    }
+
+    /// Retires a container if its action has nothing queued and nothing in flight. True if so.
+    pub fn retire_if_quiet<P: Perform>(
+        &self,
+        action: &Arc<Action>,
+        container: ContainerKey,
+        pass: &mut Pass<P>,
+    ) -> bool {
+        let retired = self.wait(action, pass, |matcher, turn| {
+            let quiet = matcher.slots.is_empty();
+            if quiet {
+                matcher.handle(Input::Retire(container), turn);
+            }
+            quiet
+        });
+        self.enter_elsewhere(pass);
+        retired
+    }
+
+    /// Whether an activation is queued or in flight.
+    pub fn holds(&self, id: &ActivationId) -> bool {
+        self.shared.ledger.find(id).is_some()
+    }
+
+    /// Whether an activation is queued or in flight; if not, its id counts as ended: should it still come, it is refused, so
+    /// that its controller may be told that it is lost.
+    pub fn holds_or_ends(&self, id: &ActivationId) -> bool {
+        // In this order: whoever takes the id after the look finds it among those that ended.
+        self.shared.recent.insert(id);
+        self.holds(id)
     }
 
     /// Works on what is due by `pass.now`, at most about `most` timers of each wheel. True if there may be more.
@@ -234,6 +254,34 @@ impl Hub {
     /// Gives memory back after a flood. Cheap when there is none to give; call it every second or so.
     pub fn shrink(&self) {
         self.shared.ledger.shrink();
+    }
+
+    /// Waits for the action, works on what was left in its intake, then lets `f` use its matcher.
+    fn wait<P: Perform, R>(
+        &self,
+        action: &Arc<Action>,
+        pass: &mut Pass<P>,
+        f: impl FnOnce(&mut Matcher, &mut Turn<'_>) -> R,
+    ) -> R {
+        let Pass { now, performer, tally, effects, elsewhere, .. } = pass;
+        let (now, shared) = (*now, &self.shared);
+        // Both closures take turns with the same lists; a cell tells the compiler that they do.
+        let parts = std::cell::RefCell::new((performer, tally, effects, elsewhere));
+        action.file.wait(
+            |matcher, inputs| {
+                let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
+                let mut turn = Turn { now, shared, action, effects, tally, elsewhere };
+                inputs.drain(..).for_each(|input| matcher.handle(input, &mut turn));
+                performer.perform(effects);
+            },
+            |matcher| {
+                let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
+                let mut turn = Turn { now, shared, action, effects, tally, elsewhere };
+                let result = f(matcher, &mut turn);
+                performer.perform(effects);
+                result
+            },
+        )
     }
 
     fn enter_one<P: Perform>(&self, action: &Arc<Action>, inputs: &mut Vec<Input>, pass: &mut Pass<P>) {

@@ -76,6 +76,27 @@ impl<H> Roster<H> {
         self.members.values().map(|member| &member.held)
     }
 
+    /// As [`iter`](Self::iter), to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut H> {
+        self.members.values_mut().map(|member| &mut member.held)
+    }
+
+    /// Whether a suspended container has that number; else it is free.
+    ///
+    /// # Errors
+    /// [`Reason::TooManyContainers`], [`Reason::ContainerTaken`]
+    pub fn check(&self, number: u32) -> Result<bool, Rejection> {
+        if number >= CONTAINER_NUMBERS {
+            return Err(Rejection::new(Reason::TooManyContainers, "container", CONTAINER_NUMBERS.into()));
+        }
+        match self.members.get(&number) {
+            None if self.members.len() < self.members_max as usize => Ok(false),
+            None => Err(Rejection::new(Reason::TooManyContainers, "registers", self.members_max.into())),
+            Some(member) if member.suspended => Ok(true),
+            Some(_) => Err(Rejection::new(Reason::ContainerTaken, "container", 0)),
+        }
+    }
+
     /// The node registers a container under that number and epoch. `is_same` says of a suspended one of both whether it is
     /// this one.
     ///
@@ -87,19 +108,10 @@ impl<H> Roster<H> {
         epoch: u32,
         is_same: impl FnOnce(&H) -> bool,
     ) -> Result<Admission<'_, H>, Rejection> {
-        if number >= CONTAINER_NUMBERS {
-            return Err(Rejection::new(Reason::TooManyContainers, "container", CONTAINER_NUMBERS.into()));
+        if !self.check(number)? {
+            return Ok(Admission::New);
         }
-        let Some(member) = self.members.get(&number) else {
-            return if self.members.len() < self.members_max as usize {
-                Ok(Admission::New)
-            } else {
-                Err(Rejection::new(Reason::TooManyContainers, "registers", self.members_max.into()))
-            };
-        };
-        if !member.suspended {
-            return Err(Rejection::new(Reason::ContainerTaken, "container", 0));
-        }
+        let member = self.members.get(&number).expect("just found");
         self.suspended -= 1;
         if member.epoch != epoch || !is_same(&member.held) {
             let gone = self.members.remove(&number).expect("just found");

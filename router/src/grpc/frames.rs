@@ -4,7 +4,6 @@ use super::Service;
 use crate::driver::Driver;
 use crate::outbox::{Awaiting, Entry, Line, Outbox, Taken};
 use engine::hub::Pass;
-use engine::id::StreamId;
 use engine::input::Input;
 use futures_util::Stream;
 use std::collections::VecDeque;
@@ -22,32 +21,34 @@ pub trait Frame: Unpin {
     fn put(&mut self, entry: Entry);
 }
 
-/// The frames of one stream. When it is dropped, the stream is over.
+/// The frames of one stream. When it is dropped, the stream's reader is told.
 #[derive(Debug)]
 pub struct Frames<F> {
     service: Arc<Service>,
-    id: StreamId,
     outbox: Arc<Outbox>,
     line: Arc<Line>,
     /// Sent before all else.
     welcome: Option<F>,
     ending: Ending,
-    /// Taken from the outbox and not yet written.
+    /// Taken from the outbox for the next frame.
     hands: VecDeque<Entry>,
+    /// All that was owed is written.
+    finished: bool,
     /// For handing in containers that waited for room; few streams ever need it.
     pass: Option<Box<Pass<Driver>>>,
 }
 
-/// How the reader of a stream wants it to end when it closes it. Unset, it was closed because its peer does not read.
+/// How the reader of a stream wants it to end. Unset, the outbox was closed because its peer does not read, or another stream
+/// took the session over.
 pub(super) type Ending = Arc<OnceLock<Result<(), Status>>>;
 
 /// What most full frames hold at the most: enough to make room for beforehand.
 const ENTRIES_USUAL: usize = 256;
 
 impl<F: Frame> Frames<F> {
-    pub(super) fn new(service: Arc<Service>, id: StreamId, outbox: Arc<Outbox>, ending: Ending, welcome: F) -> Self {
-        let line = outbox.line();
-        Self { service, id, outbox, line, welcome: Some(welcome), ending, hands: VecDeque::new(), pass: None }
+    pub(super) fn new(service: Arc<Service>, outbox: Arc<Outbox>, line: Arc<Line>, ending: Ending, welcome: F) -> Self {
+        let (welcome, hands) = (Some(welcome), VecDeque::new());
+        Self { service, outbox, line, welcome, ending, hands, finished: false, pass: None }
     }
 
     fn next_frame(&mut self) -> F {
@@ -58,8 +59,14 @@ impl<F: Frame> Frames<F> {
     }
 
     fn end(&self) -> Option<Result<F, Status>> {
-        let unread = || Err(Status::resource_exhausted("outbox_bytes_max or write_stall_ms: the stream was not read"));
-        self.ending.get().cloned().unwrap_or_else(unread).err().map(Err)
+        let untold = || {
+            Err(if self.outbox.is_closed() {
+                Status::resource_exhausted("outbox_bytes_max or write_stall_ms: the stream was not read")
+            } else {
+                Status::aborted("hello.session: another stream goes on with this session")
+            })
+        };
+        self.ending.get().cloned().unwrap_or_else(untold).err().map(Err)
     }
 
     fn resume(&mut self, awaiting: Vec<Awaiting>) {
@@ -83,7 +90,10 @@ impl<F: Frame> Stream for Frames<F> {
         }
         while this.hands.is_empty() {
             match ready!(this.outbox.poll_take(&this.line, cx, &mut this.hands)) {
-                Taken::Finished => return Poll::Ready(None),
+                Taken::Finished => {
+                    this.finished = true;
+                    return Poll::Ready(None);
+                }
                 Taken::Over => return Poll::Ready(this.end()),
                 Taken::Entries(awaiting) if awaiting.is_empty() => {}
                 Taken::Entries(awaiting) => this.resume(awaiting),
@@ -95,6 +105,6 @@ impl<F: Frame> Stream for Frames<F> {
 
 impl<F> Drop for Frames<F> {
     fn drop(&mut self) {
-        self.service.streams.close(self.id);
+        self.line.hang_up(self.finished);
     }
 }

@@ -16,7 +16,8 @@ use tonic::Status;
 
 /// Pushes one activation and waits for its answer. Cancel safe: dropped, the answer is dropped and counted.
 pub(super) async fn invoke(service: &Arc<Service>, request: v1::InvokeRequest) -> Result<v1::InvokeResponse, Status> {
-    let (stream, outbox) = service.streams.open(service.outbox_bytes_max());
+    let stream = service.streams.reserve();
+    let outbox = service.streams.open_as(stream, service.outbox_bytes_max());
     let _open = Open { service, stream };
     push(service, stream, request).map_err(|rejection| status(&rejection))?;
     let answer = answered(&outbox).await.ok_or_else(|| Status::unavailable("the router is stopping"))?;
@@ -32,6 +33,7 @@ fn push(service: &Arc<Service>, stream: StreamId, request: v1::InvokeRequest) ->
     let limits = service.hub.limits();
     let key = limits.check_key(&namespace, &action, &revision)?;
     let id = if id.is_empty() { service.make_id() } else { limits.check_id(&id)? };
+    let _at_it = service.invokes.read();
     let mut pass = service.pass();
     service.begin(&mut pass);
     let push = Call { id, controller: stream, time_left_ms, payload, reply }.check(service, pass.now)?;

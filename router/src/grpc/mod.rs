@@ -16,16 +16,20 @@ mod push;
 
 use crate::clock::Clock;
 use crate::config::Limits;
+use crate::controllers::Controllers;
 use crate::driver::{Driver, Streams};
+use crate::nodes::Nodes;
 use crate::outbox::Entry;
 use bytes::Bytes;
 use convert::status;
-use dashmap::DashMap;
 use engine::hub::{Hub, Pass};
-use engine::id::StreamId;
 use engine::limits::check_name;
 use engine::outcome::{Reason, Rejection};
+use engine::sessions::{Bounds, Token};
+use engine::time::Timestamp;
+use parking_lot::RwLock;
 use proto::v1;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,8 +45,12 @@ pub struct Service {
     router_id: String,
     /// Nothing new is taken any more.
     draining: AtomicBool,
-    /// Live controllers by their ids.
-    controllers: DashMap<Bytes, StreamId>,
+    /// Streams are being ended: no session begins any more.
+    ending: AtomicBool,
+    /// Held while an Invoke hands its activation in; the drain waits for those that are at it.
+    invokes: RwLock<()>,
+    pub(crate) controllers: Controllers,
+    pub(crate) nodes: Nodes,
     /// For ids of activations that came without one: a prefix drawn at random and a count.
     id_prefix: u64,
     next_id: AtomicU64,
@@ -52,32 +60,80 @@ pub struct Service {
 #[derive(Debug, Clone)]
 pub struct Routes(pub Arc<Service>);
 
+/// How long sessions wait for their peers, and how many there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionBounds {
+    /// For a controller; zero: it cannot come back.
+    pub controller_grace: Duration,
+    /// For an invoker node; zero: it cannot come back.
+    pub invoker_grace: Duration,
+    /// Most sessions of each kind.
+    pub sessions_max: usize,
+}
+
 /// Most bytes of a controller's or invoker's name.
 const PEER_ID_BYTES_MAX: usize = 128;
 /// How long a stream may take to say who is there.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Service {
-    /// A service on that hub. `id_prefix` is drawn at random.
-    pub fn new(hub: Hub, clock: Clock, limits: Limits, router_id: String, id_prefix: u64) -> Self {
+    /// A service on that hub. `random` is drawn for this life of the router.
+    pub fn new(
+        hub: Hub,
+        clock: Clock,
+        limits: Limits,
+        sessions: SessionBounds,
+        router_id: String,
+        random: &RandomState,
+    ) -> Self {
+        let streams: Arc<Streams> = Arc::default();
+        let outbox_bytes_max = outbox_bytes_max(&limits);
+        let SessionBounds { controller_grace, invoker_grace, sessions_max } = sessions;
+        let bounds = |grace, names_are_unique| Bounds { grace, sessions_max, names_are_unique };
+        let (life, containers_max) = (random.hash_one("life"), limits.containers_per_stream_max);
+        let controllers = Controllers::new(life, bounds(controller_grace, true), streams.clone(), outbox_bytes_max);
+        let nodes = Nodes::new(life, bounds(invoker_grace, false), streams.clone(), outbox_bytes_max, containers_max);
         Self {
             hub,
-            streams: Arc::default(),
+            streams,
             clock,
             limits,
             router_id,
             draining: AtomicBool::new(false),
-            controllers: DashMap::new(),
-            id_prefix,
+            ending: AtomicBool::new(false),
+            invokes: RwLock::new(()),
+            controllers,
+            nodes,
+            id_prefix: random.hash_one("ids"),
             next_id: AtomicU64::new(0),
         }
     }
 
-    /// Takes nothing new from now on, and tells controllers so.
+    /// Takes nothing new from now on, and tells controllers so. On return all that was taken is in the engine.
     pub(crate) fn drain(&self) {
-        // Relaxed: a push that slips past is served like those before it.
+        // Relaxed: the locks order it for those who took them after this; those before are waited for.
         self.draining.store(true, Ordering::Relaxed);
+        self.controllers.pass_by();
+        drop(self.invokes.write());
         self.streams.announce(|| Entry::Draining);
+    }
+
+    /// Begins no session any more; those there are may still be resumed.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the sessions whose grace is over.
+    pub(crate) fn end_due(&self, pass: &mut Pass<Driver>) {
+        let (controllers, nodes) = (self.controllers.end_due(pass.now), self.nodes.end_due(&self.hub, pass));
+        if controllers + nodes > 0 {
+            tracing::info!(controllers, nodes, "sessions whose peers did not come back are over");
+        }
+    }
+
+    /// When the next session's grace is over.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.controllers.next_due().into_iter().chain(self.nodes.next_due()).min()
     }
 
     fn is_draining(&self) -> bool {
@@ -87,7 +143,15 @@ impl Service {
     /// Refuses while draining.
     fn check_open(&self) -> Result<(), Rejection> {
         if self.is_draining() {
-            return Err(Rejection { retry_after_ms: DRAIN_RETRY_MS, ..Rejection::new(Reason::Draining, "", 0) });
+            return Err(draining());
+        }
+        Ok(())
+    }
+
+    /// Refuses those who come without a session when no session begins any more.
+    fn check_ending(&self, token: &[u8]) -> Result<(), Rejection> {
+        if self.ending.load(Ordering::Relaxed) && !self.controllers.is_of_this_life(token) {
+            return Err(draining());
         }
         Ok(())
     }
@@ -101,19 +165,29 @@ impl Service {
         pass.now = self.clock.now();
     }
 
-    fn welcome(&self) -> v1::Welcome {
+    fn welcome(&self, token: Token, resumed: bool, grace: Duration) -> v1::Welcome {
         v1::Welcome {
+            session: Bytes::copy_from_slice(&token.to_bytes()),
+            resumed,
+            grace_ms: grace.as_millis().try_into().unwrap_or(u32::MAX),
             router_id: Bytes::from(self.router_id.clone()),
             payload_bytes_max: self.limits.payload_bytes_max,
             frame_entries_max: self.limits.frame_entries_max,
             frame_bytes_max: self.limits.frame_bytes_max,
-            ..Default::default()
         }
     }
 
     fn outbox_bytes_max(&self) -> usize {
-        usize::try_from(self.limits.outbox_bytes_max).unwrap_or(usize::MAX)
+        outbox_bytes_max(&self.limits)
     }
+}
+
+fn outbox_bytes_max(limits: &Limits) -> usize {
+    usize::try_from(limits.outbox_bytes_max).unwrap_or(usize::MAX)
+}
+
+fn draining() -> Rejection {
+    Rejection { retry_after_ms: DRAIN_RETRY_MS, ..Rejection::new(Reason::Draining, "", 0) }
 }
 
 /// What controllers are told to wait when the router drains: about as long as a restart takes.

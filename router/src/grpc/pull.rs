@@ -5,18 +5,19 @@ use super::convert::{self, status};
 use super::frames::{Ending, Frame, Frames};
 use super::{Allowance, Service, check_peer, first};
 use crate::driver::Driver;
-use crate::outbox::{Entry, Line, Outbox};
+use crate::nodes::{Member, Node, Opened};
+use crate::outbox::{Entry, Line};
 use bytes::Bytes;
 use engine::container::{ContainerKey, Registration};
 use engine::effect::{Effect, Perform};
-use engine::hub::{Action, Pass};
-use engine::id::StreamId;
-use engine::input::{Completion, Input};
+use engine::hub::Pass;
+use engine::input::{Completion, Input, Rejoin};
 use engine::outcome::{Reason, Refusal, Rejection};
-use foldhash::fast::RandomState;
+use engine::roster::{Admission, Roster};
+use engine::sessions::End;
 use proto::v1;
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::{Status, Streaming};
 
 /// What goes out on a Pull stream.
@@ -46,53 +47,56 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<v1::PullR
         return Err(status(&Rejection::new(Reason::HelloMissing, "hello", 0)));
     };
     check_peer("hello.invoker_id", &hello.invoker_id)?;
-    let mut reader = Reader::new(service);
-    let welcome = v1::PullResponse { welcome: Some(reader.service.welcome()), ..Default::default() };
-    let ending = reader.ending.clone();
-    let work = Frames::new(reader.service.clone(), reader.stream, reader.outbox.clone(), ending, welcome);
+    service.check_ending(&hello.session).map_err(|rejection| status(&rejection))?;
+    let mut pass = service.pass();
+    service.begin(&mut pass);
+    let opened = service.nodes.hello(&hello.invoker_id, &hello.session, &service.hub, &mut pass);
+    let Opened { node, line, token, resumed } = opened.map_err(|rejection| status(&rejection))?;
+    let welcome = service.welcome(token, resumed, service.nodes.grace());
+    let welcome = v1::PullResponse { welcome: Some(welcome), ..Default::default() };
+    let ending = Ending::default();
+    let work = Frames::new(service.clone(), node.outbox.clone(), line.clone(), ending.clone(), welcome);
+    let mut reader = Reader { service, node, line, ending, how: End::Broke, pass, batch: Batch::default() };
     reader.handle(v1::PullRequest { hello: None, ..frame });
     tokio::spawn(reader.run(inbound));
     Ok(work)
 }
 
-/// The reading half of an invoker node's stream. When it is dropped, its containers are gone.
+/// The reading half of an invoker node's stream. When it is dropped, the stream has ended.
 struct Reader {
     service: Arc<Service>,
-    stream: StreamId,
-    outbox: Arc<Outbox>,
+    node: Arc<Node>,
     line: Arc<Line>,
     ending: Ending,
+    how: End,
     pass: Pass<Driver>,
-    /// Containers registered on this stream, by number.
-    containers: HashMap<u32, (Arc<Action>, ContainerKey), RandomState>,
     batch: Batch,
 }
 
-/// Numbers of containers are below this.
-const CONTAINER_NUMBERS: u32 = 1_000_000;
+/// How long a node that came back may take to say that it has registered all that is still there.
+const REJOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Reader {
-    fn new(service: Arc<Service>) -> Self {
-        let (stream, outbox) = service.streams.open(service.outbox_bytes_max());
-        let (pass, ending) = (service.pass(), Ending::default());
-        Self {
-            service,
-            stream,
-            line: outbox.line(),
-            outbox,
-            ending,
-            pass,
-            containers: HashMap::default(),
-            batch: Batch::default(),
-        }
-    }
-
     async fn run(mut self, mut inbound: Streaming<v1::PullRequest>) {
+        let rejoin_timeout = tokio::time::sleep(REJOIN_TIMEOUT);
+        tokio::pin!(rejoin_timeout);
+        let mut rejoining = self.node.crew.lock().roster.suspended() > 0;
         loop {
+            // What came is handled before the end of the stream is.
             let message = tokio::select! {
                 biased;
                 message = inbound.message() => message,
-                () = self.line.over() => return,
+                () = self.line.over() => {
+                    if self.line.is_finished() || self.node.outbox.is_closed() {
+                        self.how = End::Over;
+                    }
+                    return;
+                }
+                () = &mut rejoin_timeout, if rejoining => {
+                    rejoining = false;
+                    self.handle(v1::PullRequest { rejoined: true, ..Default::default() });
+                    continue;
+                }
             };
             let ended = match message {
                 Ok(Some(frame)) => {
@@ -100,9 +104,12 @@ impl Reader {
                     continue;
                 }
                 // A node that can say nothing more can complete nothing more.
-                Ok(None) => Ok(()),
+                Ok(None) => {
+                    self.how = End::Over;
+                    Ok(())
+                }
                 Err(status) => {
-                    tracing::debug!(stream = ?self.stream, %status, "pull stream broke");
+                    tracing::debug!(stream = ?self.node.stream, %status, "pull stream broke");
                     Err(status)
                 }
             };
@@ -113,17 +120,29 @@ impl Reader {
     }
 
     fn handle(&mut self, frame: v1::PullRequest) {
+        let node = self.node.clone();
+        let crew = &mut *node.crew.lock();
+        if crew.attachment != self.line.attachment() {
+            return; // Another stream has taken the session over; this one ends.
+        }
         self.service.begin(&mut self.pass);
-        let v1::PullRequest { hello, registers, credits, completions, returns, leaves, .. } = frame;
+        let v1::PullRequest { hello, registers, credits, completions, returns, leaves, rejoined, audits } = frame;
         if hello.is_some() {
             self.refuse(Rejection::new(Reason::Repeated, "hello", 1), 0, &[]);
         }
         let mut allowance = Allowance::new(self.service.limits.frame_entries_max);
-        self.each(allowance.take("registers", registers.len()), registers, Self::register);
-        self.each(allowance.take("credits", credits.len()), credits, Self::credit);
-        self.each(allowance.take("completions", completions.len()), completions, Self::complete);
-        self.each(allowance.take("returns", returns.len()), returns, Self::take_back);
-        self.each(allowance.take("leaves", leaves.len()), leaves, Self::leave);
+        let roster = &mut crew.roster;
+        self.each(roster, allowance.take("registers", registers.len()), registers, Self::register);
+        self.each(roster, allowance.take("credits", credits.len()), credits, Self::credit);
+        self.each(roster, allowance.take("completions", completions.len()), completions, Self::complete);
+        self.each(roster, allowance.take("returns", returns.len()), returns, Self::take_back);
+        self.each(roster, allowance.take("leaves", leaves.len()), leaves, Self::leave);
+        if rejoined {
+            for Member { action, key, .. } in roster.absent() {
+                self.batch.add(&action, Input::Gone(key), &self.service, &mut self.pass);
+            }
+        }
+        self.each(roster, allowance.take("audits", audits.len()), audits, Self::audit);
         self.batch.hand_in(&self.service, &mut self.pass);
         self.service.hub.settle(&mut self.pass);
     }
@@ -131,72 +150,93 @@ impl Reader {
     /// Handles the entries of a list that may stand, and refuses the others and those that are no good.
     fn each<T: Named>(
         &mut self,
+        roster: &mut Roster<Member>,
         (standing, too_long): (usize, Rejection),
         entries: Vec<T>,
-        handle: fn(&mut Self, T) -> Result<(), Rejection>,
+        handle: fn(&mut Self, &mut Roster<Member>, T) -> Result<(), Rejection>,
     ) {
         for (at, entry) in entries.into_iter().enumerate() {
             let (container, id) = entry.name();
-            let handled = if at < standing { handle(self, entry) } else { Err(too_long) };
+            let handled = if at < standing { handle(self, roster, entry) } else { Err(too_long) };
             if let Err(rejection) = handled {
                 self.refuse(rejection, container, &id);
             }
         }
     }
 
-    fn register(&mut self, register: v1::Register) -> Result<(), Rejection> {
-        let v1::Register { container: number, key, concurrency, credits, warm, epoch, .. } = register;
-        let max = self.service.limits.containers_per_stream_max;
-        if number >= CONTAINER_NUMBERS {
-            return Err(Rejection::new(Reason::TooManyContainers, "container", CONTAINER_NUMBERS.into()));
-        }
-        if self.containers.len() >= max as usize {
-            return Err(Rejection::new(Reason::TooManyContainers, "registers", max.into()));
-        }
-        if self.containers.contains_key(&number) {
-            return Err(Rejection::new(Reason::ContainerTaken, "container", 0));
-        }
+    fn register(&mut self, roster: &mut Roster<Member>, register: v1::Register) -> Result<(), Rejection> {
+        let v1::Register { container: number, key, concurrency, credits, warm, epoch, held } = register;
+        let limits = self.service.hub.limits();
         let v1::ActionKey { namespace, action, revision } = key.unwrap_or_default();
-        let key = self.service.hub.limits().check_key(&namespace, &action, &revision)?;
-        let room = self.outbox.room();
-        let new = Registration { stream: self.stream, number, epoch, concurrency, credits, warm, room };
-        let registered = self.service.hub.register(&key, new, &mut self.pass)?;
-        self.containers.insert(number, registered);
+        let known = roster.check(number)?;
+        let key = limits.check_key(&namespace, &action, &revision)?;
+        let held =
+            if known { held.iter().map(|id| limits.check_id(id)).collect::<Result<_, _>>()? } else { Vec::new() };
+        let is_same = |member: &Member| *member.action.key() == key && member.concurrency == concurrency;
+        match roster.admit(number, epoch, is_same)? {
+            Admission::New => {}
+            Admission::Rejoins(Member { action, key, .. }) => {
+                let rejoin = Input::Rejoin(*key, Rejoin { credits, held });
+                self.batch.add(action, rejoin, &self.service, &mut self.pass);
+                return Ok(());
+            }
+            Admission::Replaces(Member { action, key, .. }) => {
+                self.batch.add(&action, Input::Gone(key), &self.service, &mut self.pass);
+            }
+        }
+        let (stream, room) = (self.node.stream, self.node.outbox.room());
+        let new = Registration { stream, number, epoch, concurrency, credits, warm, room };
+        let (action, key) = self.service.hub.register(&key, new, &mut self.pass)?;
+        roster.enter(number, epoch, Member { action, key, concurrency, told_of_drain: false });
         Ok(())
     }
 
-    fn credit(&mut self, credit: v1::Credit) -> Result<(), Rejection> {
-        self.add(credit.container, |container| Input::Credit(container, credit.credits))
+    fn credit(&mut self, roster: &mut Roster<Member>, credit: v1::Credit) -> Result<(), Rejection> {
+        let v1::Credit { container, credits, epoch } = credit;
+        self.add(roster, container, epoch, |container| Input::Credit(container, credits))
     }
 
-    fn complete(&mut self, completion: v1::Completion) -> Result<(), Rejection> {
-        let v1::Completion { container, id, status, result, run_us, credits, .. } = completion;
+    fn complete(&mut self, roster: &mut Roster<Member>, completion: v1::Completion) -> Result<(), Rejection> {
+        let v1::Completion { container, id, status, result, run_us, credits, epoch } = completion;
         let limits = self.service.hub.limits();
         let id = limits.check_id(&id)?;
         limits.check_payload("result", result.len())?;
         let status = convert::run_status(status)?;
-        self.add(container, |key| Input::Complete(key, Completion { id, status, result, run_us, credits }))
+        let completion = Completion { id, status, result, run_us, credits };
+        self.add(roster, container, epoch, |key| Input::Complete(key, completion))
     }
 
-    fn take_back(&mut self, back: v1::Return) -> Result<(), Rejection> {
+    fn take_back(&mut self, roster: &mut Roster<Member>, back: v1::Return) -> Result<(), Rejection> {
+        let v1::Return { container, id, payload, epoch } = back;
         let limits = self.service.hub.limits();
-        let id = limits.check_id(&back.id)?;
-        limits.check_payload("payload", back.payload.len())?;
-        self.add(back.container, |container| Input::Return(container, id, back.payload))
+        let id = limits.check_id(&id)?;
+        limits.check_payload("payload", payload.len())?;
+        self.add(roster, container, epoch, |container| Input::Return(container, id, payload))
     }
 
-    fn leave(&mut self, leave: v1::Leave) -> Result<(), Rejection> {
-        self.add(leave.container, if leave.gone { Input::Gone } else { Input::Retire })?;
-        if leave.gone {
-            self.containers.remove(&leave.container);
+    fn leave(&mut self, roster: &mut Roster<Member>, leave: v1::Leave) -> Result<(), Rejection> {
+        let v1::Leave { container, gone, epoch } = leave;
+        self.add(roster, container, epoch, if gone { Input::Gone } else { Input::Retire })?;
+        if gone {
+            roster.remove(container);
         }
         Ok(())
     }
 
-    /// Adds an input for one of this stream's containers to the batch.
-    fn add(&mut self, number: u32, input: impl FnOnce(ContainerKey) -> Input) -> Result<(), Rejection> {
-        let unknown = Rejection::new(Reason::ContainerUnknown, "container", 0);
-        let (action, key) = self.containers.get(&number).ok_or(unknown)?;
+    fn audit(&mut self, roster: &mut Roster<Member>, audit: v1::Audit) -> Result<(), Rejection> {
+        let v1::Audit { container, epoch, credits, received } = audit;
+        self.add(roster, container, epoch, |container| Input::Audit(container, credits, received))
+    }
+
+    /// Adds an input for one of the node's containers to the batch.
+    fn add(
+        &mut self,
+        roster: &Roster<Member>,
+        number: u32,
+        epoch: u32,
+        input: impl FnOnce(ContainerKey) -> Input,
+    ) -> Result<(), Rejection> {
+        let Member { action, key, .. } = roster.find(number, epoch)?;
         self.batch.add(action, input(*key), &self.service, &mut self.pass);
         Ok(())
     }
@@ -204,20 +244,18 @@ impl Reader {
     fn refuse(&mut self, rejection: Rejection, container: u32, id: &[u8]) {
         self.pass.tally.refused(rejection.reason);
         let refusal = Refusal::new(rejection, container, id);
-        self.pass.performer.perform(&mut vec![Effect::Refuse(self.stream, refusal)]);
+        self.pass.performer.perform(&mut vec![Effect::Refuse(self.node.stream, refusal)]);
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // First the stream, so that nothing is sent to it in vain, then all that is in flight on it.
-        self.service.streams.close(self.stream);
-        self.service.begin(&mut self.pass);
-        for (action, container) in std::mem::take(&mut self.containers).into_values() {
-            self.batch.add(&action, Input::Gone(container), &self.service, &mut self.pass);
+        let Self { service, node, line, how, pass, .. } = self;
+        service.begin(pass);
+        if service.nodes.ended(node, line, *how, &service.hub, pass) {
+            service.streams.wake_timer();
         }
-        self.batch.hand_in(&self.service, &mut self.pass);
-        self.service.hub.settle(&mut self.pass);
+        service.hub.settle(pass);
     }
 }
 
@@ -238,4 +276,4 @@ macro_rules! named {
     ($entry:ident, $id:ident) => { $entry.$id.clone() };
 }
 
-named! { Register, Credit, Completion with id, Return with id, Leave, }
+named! { Register, Credit, Completion with id, Return with id, Leave, Audit, }

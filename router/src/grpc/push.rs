@@ -4,18 +4,18 @@ use super::batch::Batch;
 use super::convert::{self, status};
 use super::frames::{Ending, Frame, Frames};
 use super::{Allowance, Service, check_peer, first};
+use crate::controllers::{Controller, Desk, Opened, lost_answer};
 use crate::driver::Driver;
-use crate::outbox::{Entry, Line, Outbox};
+use crate::outbox::{Entry, Line};
 use bytes::Bytes;
 use engine::effect::{Effect, Perform};
-use engine::hub::{Action, Pass};
+use engine::hub::Pass;
 use engine::id::{ActivationId, StreamId};
 use engine::input::{Input, Push};
 use engine::outcome::{Answer, Reason, Refusal, Rejection};
+use engine::sessions::End;
 use engine::time::Timestamp;
-use foldhash::fast::RandomState;
 use proto::v1;
-use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::{Status, Streaming};
 
@@ -44,28 +44,46 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<v1::PushR
         return Err(status(&Rejection::new(Reason::HelloMissing, "hello", 0)));
     };
     check_peer("hello.controller_id", &hello.controller_id)?;
-    let mut reader = Reader::new(service, hello.controller_id.clone())?;
+    service.check_ending(&hello.session).map_err(|rejection| status(&rejection))?;
+    let opened = service.controllers.hello(&hello.controller_id, &hello.session);
+    let Opened { controller, line, token, resumed } = opened.map_err(|rejection| status(&rejection))?;
     // The stream is open: if the drain begins only now, it will be told like all others.
-    let draining = reader.service.is_draining();
-    let welcome = v1::PushResponse { welcome: Some(reader.service.welcome()), draining, ..Default::default() };
-    let ending = reader.ending.clone();
-    let answers = Frames::new(reader.service.clone(), reader.stream, reader.outbox.clone(), ending, welcome);
-    reader.handle(v1::PushRequest { hello: None, ..frame });
+    let draining = service.is_draining();
+    let welcome = service.welcome(token, resumed, service.controllers.grace());
+    let welcome = v1::PushResponse { welcome: Some(welcome), draining, ..Default::default() };
+    let ending = Ending::default();
+    let answers = Frames::new(service.clone(), controller.outbox.clone(), line.clone(), ending.clone(), welcome);
+    let mut reader = Reader {
+        pass: service.pass(),
+        controller_id: hello.controller_id.clone(),
+        knows_this_life: service.controllers.is_of_this_life(&hello.session),
+        asks: resumed,
+        how: End::Broke,
+        batch: Batch::default(),
+        service,
+        controller,
+        line,
+        ending,
+    };
+    // Before anything is written, so that what it asks for has not been answered on this stream.
+    reader.handle(v1::PushRequest { hello: None, ..frame }, true);
     tokio::spawn(reader.run(inbound));
     Ok(answers)
 }
 
-/// The reading half of a controller's stream.
+/// The reading half of a controller's stream. When it is dropped, the stream has ended.
 struct Reader {
     service: Arc<Service>,
-    stream: StreamId,
-    outbox: Arc<Outbox>,
+    controller: Arc<Controller>,
     line: Arc<Line>,
     ending: Ending,
     controller_id: Bytes,
+    /// It named a session of this router's life: what it may have sent before, it sent here.
+    knows_this_life: bool,
+    /// It resumed a session, and may still ask what became of activations.
+    asks: bool,
+    how: End,
     pass: Pass<Driver>,
-    /// Actions declared on this stream.
-    actions: HashMap<u32, Arc<Action>, RandomState>,
     batch: Batch,
 }
 
@@ -73,45 +91,45 @@ struct Reader {
 const ACTION_NUMBERS: u32 = 1_000_000;
 
 impl Reader {
-    /// Opens the stream, unless another has this controller's id.
-    fn new(service: Arc<Service>, controller_id: Bytes) -> Result<Self, Status> {
-        let (stream, outbox) = service.streams.open(service.outbox_bytes_max());
-        let holder = *service.controllers.entry(controller_id.clone()).or_insert(stream);
-        if holder != stream {
-            service.streams.close(stream);
-            return Err(status(&Rejection::new(Reason::ControllerConnected, "hello.controller_id", 0)));
-        }
-        let pass = service.pass();
-        let ending = Ending::default();
-        let (actions, batch) = (HashMap::default(), Batch::default());
-        Ok(Self { service, stream, line: outbox.line(), outbox, ending, controller_id, pass, actions, batch })
-    }
-
     async fn run(mut self, mut inbound: Streaming<v1::PushRequest>) {
         loop {
+            // What came is handled before the end of the stream is.
             let message = tokio::select! {
                 biased;
                 message = inbound.message() => message,
-                () = self.line.over() => return,
+                () = self.line.over() => return self.conclude(),
             };
             match message {
-                Ok(Some(frame)) => self.handle(frame),
+                Ok(Some(frame)) => self.handle(frame, false),
                 // It has said all it had to say and may still want the answers.
                 Ok(None) => {
-                    self.outbox.finish();
-                    return self.line.over().await;
+                    self.service.controllers.leaving(&self.controller, &self.line);
+                    self.line.over().await;
+                    return self.conclude();
                 }
                 Err(status) => {
                     tracing::debug!(controller = ?self.controller_id, %status, "push stream broke");
                     // Only this sets it.
                     let _ = self.ending.set(Err(status));
-                    return self.service.streams.close(self.stream);
+                    return;
                 }
             }
         }
     }
 
-    fn handle(&mut self, frame: v1::PushRequest) {
+    /// The writer is gone, or the outbox closed.
+    fn conclude(&mut self) {
+        if self.line.is_finished() || self.controller.outbox.is_closed() {
+            self.how = End::Over;
+        }
+    }
+
+    fn handle(&mut self, frame: v1::PushRequest, first: bool) {
+        let controller = self.controller.clone();
+        let desk = &mut *controller.desk.lock();
+        if desk.attachment != self.line.attachment() {
+            return; // Another stream has taken the session over; this one ends.
+        }
         self.service.begin(&mut self.pass);
         let mut allowance = Allowance::new(self.service.limits.frame_entries_max);
         if frame.hello.is_some() {
@@ -120,7 +138,7 @@ impl Reader {
         let (standing, too_long) = allowance.take("declares", frame.declares.len());
         for (at, declare) in frame.declares.into_iter().enumerate() {
             let number = declare.number;
-            let declared = if at < standing { self.declare(declare) } else { Err(too_long) };
+            let declared = if at < standing { self.declare(desk, declare) } else { Err(too_long) };
             if let Err(rejection) = declared {
                 self.refuse(Refusal::new(rejection, number, &[]));
             }
@@ -128,36 +146,44 @@ impl Reader {
         let (standing, too_long) = allowance.take("activations", frame.activations.len());
         let mut owed = 0;
         for (at, activation) in frame.activations.into_iter().enumerate() {
-            owed += i64::from(self.push(activation, if at < standing { Ok(()) } else { Err(too_long) }));
+            owed += i64::from(self.push(desk, activation, if at < standing { Ok(()) } else { Err(too_long) }));
         }
         self.batch.hand_in(&self.service, &mut self.pass);
-        self.outbox.owe(owed);
+        controller.outbox.owe(owed);
+        let asks = !frame.outstanding.is_empty();
+        if asks {
+            self.answer_outstanding(desk, frame.outstanding, allowance);
+        } else if self.asks && !first {
+            self.asks = false;
+            desk.forget_earlier();
+            controller.outbox.forget_answered();
+        }
         self.service.hub.settle(&mut self.pass);
     }
 
-    fn declare(&mut self, declare: v1::DeclareAction) -> Result<(), Rejection> {
+    fn declare(&mut self, desk: &mut Desk, declare: v1::DeclareAction) -> Result<(), Rejection> {
         if declare.number >= ACTION_NUMBERS {
             return Err(Rejection::new(Reason::TooManyActions, "number", ACTION_NUMBERS.into()));
         }
         // Whatever it stood for before, it does not stand for that any more.
-        self.actions.remove(&declare.number);
+        desk.actions.remove(&declare.number);
         let v1::ActionKey { namespace, action, revision } = declare.key.unwrap_or_default();
         let key = self.service.hub.limits().check_key(&namespace, &action, &revision)?;
         let action = self.service.hub.declare(&key, &mut self.pass)?;
-        self.actions.insert(declare.number, action);
+        desk.actions.insert(declare.number, action);
         Ok(())
     }
 
     /// Checks an activation and adds it to the batch, or answers it at once. False if its id cannot be told: then it is
     /// refused, and no answer is owed.
-    fn push(&mut self, activation: v1::Activation, standing: Result<(), Rejection>) -> bool {
+    fn push(&mut self, desk: &Desk, activation: v1::Activation, standing: Result<(), Rejection>) -> bool {
         match self.service.hub.limits().check_id(&activation.id) {
             Ok(id) => {
-                let added = standing.and_then(|()| self.add(id, activation));
+                let added = standing.and_then(|()| self.add(desk, id, activation));
                 if let Err(rejection) = added {
                     self.pass.tally.rejected(rejection.reason);
                     let answer = Answer::rejected(id, rejection);
-                    self.pass.performer.perform(&mut vec![Effect::Answer(self.stream, answer)]);
+                    self.pass.performer.perform(&mut vec![Effect::Answer(self.controller.stream, answer)]);
                 }
                 true
             }
@@ -168,25 +194,47 @@ impl Reader {
         }
     }
 
-    fn add(&mut self, id: ActivationId, activation: v1::Activation) -> Result<(), Rejection> {
-        let v1::Activation { action: number, time_left_ms, payload, reply, .. } = activation;
-        let action = self.actions.get(&number).ok_or(Rejection::new(Reason::ActionUnknown, "action", 0))?;
-        let call = Call { id, controller: self.stream, time_left_ms, payload, reply };
+    fn add(&mut self, desk: &Desk, id: ActivationId, activation: v1::Activation) -> Result<(), Rejection> {
+        let v1::Activation { action: number, time_left_ms, payload, reply, maybe_sent, .. } = activation;
+        if maybe_sent && !self.knows_this_life {
+            return Err(Rejection::new(Reason::OutcomeUnknown, "maybe_sent", 0));
+        }
+        let action = desk.actions.get(&number).ok_or(Rejection::new(Reason::ActionUnknown, "action", 0))?;
+        let call = Call { id, controller: self.controller.stream, time_left_ms, payload, reply };
         let push = call.check(&self.service, self.pass.now)?;
         self.batch.add(action, Input::Push(push), &self.service, &mut self.pass);
         Ok(())
     }
 
+    /// Answers those that are lost of the activations that the controller pushed on earlier streams and still waits for.
+    fn answer_outstanding(&mut self, desk: &Desk, outstanding: Vec<Bytes>, mut allowance: Allowance) {
+        let (standing, too_long) = allowance.take("outstanding", outstanding.len());
+        let mut ids = Vec::with_capacity(standing);
+        for (at, id) in outstanding.into_iter().enumerate() {
+            let checked = if at < standing { self.service.hub.limits().check_id(&id) } else { Err(too_long) };
+            match checked {
+                Ok(id) => ids.push(id),
+                Err(rejection) => self.refuse(Refusal::new(rejection, 0, &id)),
+            }
+        }
+        let lost = self.controller.lost(desk, ids, &self.service.hub, &mut self.pass);
+        // They may have been answered before, on a stream that broke, or never have come.
+        self.controller.outbox.owe(lost.len().try_into().expect("a frame's"));
+        self.controller.outbox.fill(lost.into_iter().map(lost_answer));
+    }
+
     fn refuse(&mut self, refusal: Refusal) {
         self.pass.tally.refused(refusal.rejection.reason);
-        self.pass.performer.perform(&mut vec![Effect::Refuse(self.stream, refusal)]);
+        self.pass.performer.perform(&mut vec![Effect::Refuse(self.controller.stream, refusal)]);
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.service.streams.close(self.stream);
-        self.service.controllers.remove_if(&self.controller_id, |_, holder| *holder == self.stream);
+        let Self { service, controller, line, how, .. } = self;
+        if service.controllers.ended(controller, line, *how, service.clock.now()) {
+            service.streams.wake_timer();
+        }
     }
 }
 

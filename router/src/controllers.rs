@@ -1,0 +1,232 @@
+//! The controllers' sessions: who is there, who may come back, and what becomes of a session when its stream ends. A session is
+//! a stream id of the engine's and an outbox; both stay while its controller is away.
+//!
+//! Only the reader of a stream says that the stream ended, after it has handled all that came: the writer and the outbox tell
+//! the reader.
+
+use crate::driver::{Driver, Streams};
+use crate::outbox::{Entry, Line, Outbox};
+use engine::hub::{Action, Hub, Pass};
+use engine::id::{ActivationId, StreamId};
+use engine::outcome::{Reason, Rejection};
+use engine::sessions::{Attachment, Bounds, Counts, End, Ended, Hello, Sessions, Token};
+use engine::time::Timestamp;
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+/// All of them.
+#[derive(Debug)]
+pub struct Controllers {
+    sessions: Mutex<Sessions<Arc<Controller>>>,
+    streams: Arc<Streams>,
+    outbox_bytes_max: usize,
+    /// Draws the tokens' secrets: a keyed hash of numbers that are used once.
+    secrets: std::hash::RandomState,
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Controller {
+    /// The engine's name for it.
+    pub stream: StreamId,
+    /// What waits for its writer.
+    pub outbox: Arc<Outbox>,
+    /// Held while a frame is handled, so that a stream that takes the session over begins behind the last frame of the one
+    /// before.
+    pub desk: Mutex<Desk>,
+}
+
+/// What the session's stream has declared.
+#[derive(Debug)]
+pub struct Desk {
+    /// The stream whose frames count.
+    pub attachment: Attachment,
+    /// Actions by the numbers that this stream gave them.
+    pub actions: HashMap<u32, Arc<Action>, RandomState>,
+    /// Those of the streams before, while the controller asks what became of its activations.
+    earlier: Vec<Arc<Action>>,
+}
+
+/// An open stream of a session.
+#[derive(Debug)]
+pub struct Opened {
+    /// The session.
+    pub controller: Arc<Controller>,
+    /// The stream.
+    pub line: Arc<Line>,
+    /// What names the session.
+    pub token: Token,
+    /// It went on.
+    pub resumed: bool,
+}
+
+impl Controllers {
+    /// None yet. `life` is drawn at random.
+    pub fn new(life: u64, bounds: Bounds, streams: Arc<Streams>, outbox_bytes_max: usize) -> Self {
+        let secrets = std::hash::RandomState::new();
+        Self { sessions: Mutex::new(Sessions::new(life, bounds)), streams, outbox_bytes_max, secrets }
+    }
+
+    /// A controller of that name opens a stream, with the token of the session it wants back, or none.
+    ///
+    /// # Errors
+    /// [`Reason::ControllerConnected`], [`Reason::RouterFull`] with `sessions_max`
+    pub fn hello(&self, name: &[u8], token: &[u8]) -> Result<Opened, Rejection> {
+        loop {
+            let fresh = self.streams.reserve();
+            let secret = self.secrets.hash_one(fresh.0);
+            let hello = self.sessions.lock().hello(name, token, fresh, secret, || self.open(fresh));
+            match hello {
+                Hello::New { token, held: controller, replaced, .. } => {
+                    if let Some(replaced) = replaced {
+                        self.streams.close(replaced.stream);
+                    }
+                    let line = controller.outbox.line();
+                    return Ok(Opened { controller, line, token, resumed: false });
+                }
+                Hello::Resumed { token, held: controller, attachment, .. } => {
+                    if let Some(line) = controller.attach(attachment) {
+                        return Ok(Opened { controller, line, token, resumed: true });
+                    }
+                    if !controller.outbox.is_closed() {
+                        // Yet another stream took it over just now.
+                        return Err(Rejection::new(Reason::ControllerConnected, "hello.controller_id", 0));
+                    }
+                    // More piled up than it may hold.
+                    self.forget(controller.stream);
+                }
+                Hello::Refused(rejection) => return Err(rejection),
+            }
+        }
+    }
+
+    /// Whether a token was given out in this life of the router.
+    pub fn is_of_this_life(&self, token: &[u8]) -> bool {
+        self.sessions.lock().is_of_this_life(token)
+    }
+
+    /// The controller of that stream has said its last word.
+    pub fn leaving(&self, controller: &Controller, line: &Line) {
+        self.sessions.lock().leaving(controller.stream, line.attachment());
+        controller.outbox.finish();
+    }
+
+    /// A session's stream ended. True if the session waits for its controller now.
+    pub fn ended(&self, controller: &Controller, line: &Line, how: End, now: Timestamp) -> bool {
+        let attachment = line.attachment();
+        let ended = self.sessions.lock().ended(controller.stream, attachment, how, now);
+        match ended {
+            // Unless the next stream was quicker.
+            Ended::Parked(_) => controller.outbox.park(attachment),
+            Ended::Over => {
+                self.streams.close(controller.stream);
+                false
+            }
+            Ended::Stale => false,
+        }
+    }
+
+    /// Ends the sessions whose grace is over. Returns how many.
+    pub fn end_due(&self, now: Timestamp) -> usize {
+        let due = self.sessions.lock().due(now);
+        due.iter().for_each(|(stream, _)| self.streams.close(*stream));
+        due.len()
+    }
+
+    /// Ends the sessions that wait for their controllers and have nothing to tell them.
+    pub fn end_vain(&self) {
+        let vain: Vec<StreamId> = {
+            let sessions = self.sessions.lock();
+            sessions.iter().filter(|(_, held)| held.outbox.is_parked_in_vain()).map(|(stream, _)| stream).collect()
+        };
+        vain.into_iter().for_each(|stream| self.forget(stream));
+    }
+
+    /// When the next session's grace is over.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.sessions.lock().next_due()
+    }
+
+    /// Returns once every frame is handled that is being handled now.
+    pub fn pass_by(&self) {
+        let all: Vec<Arc<Controller>> = self.sessions.lock().iter().map(|(_, held)| held.clone()).collect();
+        all.iter().for_each(|controller| drop(controller.desk.lock()));
+    }
+
+    /// Sessions there are, those of them parked, and what became of all.
+    pub fn counts(&self) -> (usize, usize, Counts) {
+        let sessions = self.sessions.lock();
+        (sessions.len(), sessions.parked(), sessions.counts())
+    }
+
+    /// How long a session waits for its controller.
+    pub fn grace(&self) -> std::time::Duration {
+        self.sessions.lock().bounds().grace
+    }
+
+    fn open(&self, stream: StreamId) -> Arc<Controller> {
+        let outbox = self.streams.open_as(stream, self.outbox_bytes_max);
+        let (attachment, actions, earlier) = (Attachment::FIRST, HashMap::default(), Vec::new());
+        Arc::new(Controller { stream, outbox, desk: Mutex::new(Desk { attachment, actions, earlier }) })
+    }
+
+    fn forget(&self, stream: StreamId) {
+        self.sessions.lock().forget(stream);
+        self.streams.close(stream);
+    }
+}
+
+impl Controller {
+    /// Attaches the stream of a controller that came back.
+    fn attach(&self, attachment: Attachment) -> Option<Arc<Line>> {
+        let mut desk = self.desk.lock();
+        let line = self.outbox.attach(attachment)?;
+        desk.attachment = attachment;
+        let actions = std::mem::take(&mut desk.actions);
+        desk.earlier.extend(actions.into_values());
+        Some(line)
+    }
+
+    /// Of these activations, those that the controller pushed on an earlier stream and of which it will hear nothing: they are
+    /// neither held nor have an answer. Should one still come, it is refused.
+    pub fn lost(
+        &self,
+        desk: &Desk,
+        mut ids: Vec<ActivationId>,
+        hub: &Hub,
+        pass: &mut Pass<Driver>,
+    ) -> Vec<ActivationId> {
+        self.outbox.not_answered(&mut ids);
+        ids.retain(|id| !hub.holds(id));
+        if ids.is_empty() {
+            return ids;
+        }
+        // A push may be on its way into the engine: what was left in an intake is worked on first.
+        desk.settle_earlier(hub, pass);
+        ids.retain(|id| !hub.holds_or_ends(id));
+        // An answer may be on its way into the outbox: whoever freed the id has performed his effects after this.
+        desk.settle_earlier(hub, pass);
+        self.outbox.not_answered(&mut ids);
+        ids
+    }
+}
+
+impl Desk {
+    /// The controller has asked what it wanted to know of earlier streams.
+    pub fn forget_earlier(&mut self) {
+        self.earlier = Vec::new();
+    }
+
+    fn settle_earlier(&self, hub: &Hub, pass: &mut Pass<Driver>) {
+        self.earlier.iter().for_each(|action| hub.enter_and_wait(action, &mut Vec::new(), pass));
+    }
+}
+
+/// What a controller is told of an activation that is lost to it.
+pub fn lost_answer(id: ActivationId) -> Entry {
+    use engine::outcome::{Answer, Outcome, Stages};
+    Entry::Answer(Answer { id, outcome: Outcome::Lost, stages: Stages::default() })
+}
