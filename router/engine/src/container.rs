@@ -13,6 +13,8 @@ use crate::id::StreamId;
 use crate::list::{Linked, Links, List};
 use crate::outcome::{Reason, Rejection};
 use crate::slab::{Key, Slab};
+use crate::time::Timestamp;
+use crate::wheel::Armed;
 use crate::withheld::{Because, Withheld};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -93,6 +95,9 @@ pub(crate) struct Container {
     /// In one of the two lists.
     listed: bool,
     pub(crate) room: Arc<Room>,
+    /// When it is looked at whether something is overdue, and the timer for that.
+    pub(crate) watched_at: Timestamp,
+    pub(crate) watch: Option<Armed>,
     /// What it has in flight; links of the action's slots.
     pub(crate) activations: List,
     links: Links,
@@ -149,6 +154,10 @@ pub(crate) enum Choice {
 }
 
 impl Containers {
+    /// Bytes one container takes.
+    #[cfg(test)]
+    pub(crate) const CONTAINER_BYTES: usize = Slab::<Container>::ENTRY_BYTES;
+
     pub(crate) fn register(&mut self, new: Registration) -> Result<ContainerKey, Rejection> {
         if new.credits > new.concurrency {
             return Err(credit_overflow(new.concurrency));
@@ -166,6 +175,8 @@ impl Containers {
             withheld: Withheld::default(),
             listed: false,
             room,
+            watched_at: Timestamp::NEVER,
+            watch: None,
             activations: List::default(),
             links: Links::default(),
         };

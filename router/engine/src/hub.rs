@@ -19,7 +19,7 @@ use crate::recent::Recent;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::tally::{Count, Tally, Totals};
 use crate::time::Timestamp;
-use crate::timers::{Timer, Timers};
+use crate::timers::{Due, Timer, Timers, Watch};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use foldhash::fast::FixedState;
@@ -87,7 +87,7 @@ pub struct Pass<P> {
     pub tally: Tally,
     effects: Vec<Effect>,
     elsewhere: VecDeque<(Arc<Action>, Input)>,
-    due: Vec<Timer>,
+    due: Due,
 }
 
 impl<P: Perform> Pass<P> {
@@ -99,7 +99,7 @@ impl<P: Perform> Pass<P> {
             tally: Tally::default(),
             effects: Vec::new(),
             elsewhere: VecDeque::new(),
-            due: Vec::new(),
+            due: Due::default(),
         }
     }
 }
@@ -211,11 +211,14 @@ impl Hub {
     pub fn advance<P: Perform>(&self, most: usize, pass: &mut Pass<P>) -> bool {
         let mut due = std::mem::take(&mut pass.due);
         let more = self.shared.timers.advance(pass.now, most, &mut due);
-        for timer in due.drain(..) {
+        for timer in due.timers.drain(..) {
             match timer {
                 Timer::Deadline(action, slot) => self.enter(&action, &mut vec![Input::Expire(slot)], pass),
                 Timer::Idle(action) => self.look_whether_idle(action, pass),
             }
+        }
+        for Watch(action, container) in due.watches.drain(..) {
+            self.enter(&action, &mut vec![Input::Look(container)], pass);
         }
         pass.due = due;
         more

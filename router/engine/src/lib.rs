@@ -19,6 +19,7 @@ pub mod limits;
 mod list;
 mod matcher;
 pub mod outcome;
+mod overdue;
 mod recent;
 mod rejoin;
 pub mod slab;

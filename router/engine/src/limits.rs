@@ -25,6 +25,8 @@ pub struct Limits {
     pub container_concurrency_max: u32,
     /// How long an action is kept that has neither activations nor containers and that no stream names.
     pub idle_grace: Duration,
+    /// How long after its deadline an activation in flight is answered as timed out: the time an answer may be underway.
+    pub overdue_grace: Duration,
     /// In sets of seven, rounded up to a power of two, how many ids that ended are remembered, to refuse them as repetitions;
     /// 64 bytes each.
     pub recent_ids: usize,
@@ -53,6 +55,7 @@ impl Default for Limits {
             actions_max: 1_000_000,
             container_concurrency_max: 4096,
             idle_grace: Duration::from_secs(600),
+            overdue_grace: Duration::from_millis(100),
             recent_ids: 65_536,
         }
     }

@@ -28,7 +28,12 @@ impl Matcher {
         if !self.containers.unsent(on) {
             turn.tally.count(Count::CreditsRevoked);
         }
-        self.requeue(at.slot, payload, turn);
+        if self.slots[at.slot].is_answered() {
+            turn.tally.count(Count::Late);
+            self.forget(at.slot, turn);
+        } else {
+            self.requeue(at.slot, payload, turn);
+        }
         self.settle(turn);
     }
 

@@ -155,8 +155,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (1..4u64, 2..8u64, 1..6u64, 4..12u64, 4..24u64, 0..2usize).prop_map(
-        |(count, bytes, all, all_bytes, actions, recent_ids)| Limits {
+    (1..4u64, 2..8u64, 1..6u64, 4..12u64, 4..24u64, 0..2usize, 0..4u64).prop_map(
+        |(count, bytes, all, all_bytes, actions, recent_ids, grace)| Limits {
             recent_ids,
             action_queued_max: count,
             action_queued_bytes_max: bytes,
@@ -164,6 +164,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             router_queued_bytes_max: all_bytes,
             actions_max: actions,
             idle_grace: GRACE,
+            overdue_grace: Duration::from_micros(grace * TICK_US / 2),
             ..Limits::default()
         },
     )
@@ -366,7 +367,13 @@ impl Pair {
         assert_eq!(self.hub.held(), self.model.live.len());
         assert_eq!(self.hub.actions(), self.model.revisions.len() as u64);
         let in_flight: usize = self.model.containers.iter().map(|container| container.in_flight.len()).sum();
-        assert_eq!(totals.of(Count::Accepted), totals.ended() + queued + in_flight as u64, "accepted = ended + held");
+        let overdue = self.model.live.values().filter(|activation| activation.answered).count() as u64;
+        assert_eq!(totals.overdue(), overdue);
+        assert_eq!(
+            totals.of(Count::Accepted) + overdue,
+            totals.ended() + queued + in_flight as u64,
+            "accepted = ended + held"
+        );
         let spent = totals.of(Count::Dispatched) - totals.of(Count::Unsent) + totals.of(Count::CreditsRevoked);
         let credits: u64 = self.model.containers.iter().map(|container| u64::from(container.credits)).sum();
         assert_eq!(totals.of(Count::CreditsGranted), spent + credits, "granted = spent + revoked + left");
@@ -487,12 +494,16 @@ struct Container {
     retired: bool,
     gone: bool,
     used: u64,
+    /// When it is looked at, and when that was decided.
+    watched: Option<(Timestamp, u64)>,
 }
 
 struct Activation {
     push: Push,
     admitted: u64,
     armed: u64,
+    /// It was overdue.
+    answered: bool,
 }
 
 impl Container {
@@ -588,7 +599,7 @@ impl Model {
         }
         self.acknowledge(&push);
         let (id, clock) = (push.id, self.tick());
-        self.live.insert(id, Activation { push, admitted: clock, armed: clock });
+        self.live.insert(id, Activation { push, admitted: clock, armed: clock, answered: false });
         self.revisions[to].queue.push(id);
         if let Some(container) = chosen {
             self.dispatch(to, container);
@@ -646,7 +657,7 @@ impl Model {
             container.dispatched = container.dispatched.wrapping_sub(1);
             container.credits += u32::from(!container.retired);
         });
-        self.requeue(self.containers[at].revision, id);
+        self.come_back(self.containers[at].revision, id);
     }
 
     fn rejoin(&mut self, at: usize, rejoin: &Rejoin) {
@@ -690,11 +701,13 @@ impl Model {
 
     fn complete(&mut self, at: usize, id: ActivationId, status: RunStatus, credits: u32) {
         let Some(ended) = self.take_in_flight(at, id) else { return };
-        let Activation { push, .. } = self.end(id).expect("in flight");
+        let Activation { push, answered, .. } = self.end(id).expect("in flight");
         let clock = self.tick();
         let container = &mut self.containers[at];
         (container.warm, container.used) = (true, clock);
-        self.answer(&push, &format!("{status:?}"));
+        if !answered {
+            self.answer(&push, &format!("{status:?}"));
+        }
         if credits > 0 {
             self.grant(at, credits);
         }
@@ -706,12 +719,16 @@ impl Model {
         let activation = self.live.get_mut(&id).expect("in flight");
         activation.push.attempt += 1;
         activation.push.payload = payload;
-        self.requeue(revision, id);
+        self.come_back(revision, id);
     }
 
-    fn requeue(&mut self, revision: usize, id: ActivationId) {
+    fn come_back(&mut self, revision: usize, id: ActivationId) {
         let clock = self.tick();
         let activation = self.live.get_mut(&id).expect("in flight");
+        if activation.answered {
+            self.end(id);
+            return self.settle(revision);
+        }
         activation.armed = clock;
         let admitted = activation.admitted;
         let queue = &self.revisions[revision].queue;
@@ -746,14 +763,16 @@ impl Model {
 
     fn gone(&mut self, at: usize) {
         let container = &mut self.containers[at];
-        (container.retired, container.gone, container.credits) = (true, true, 0);
+        (container.retired, container.gone, container.credits, container.watched) = (true, true, 0, None);
         std::mem::take(&mut container.in_flight).into_iter().for_each(|id| self.lose(id));
         self.settle(self.containers[at].revision);
     }
 
     fn lose(&mut self, id: ActivationId) {
-        let Activation { push, .. } = self.end(id).expect("in flight");
-        self.answer(&push, "lost");
+        let Activation { push, answered, .. } = self.end(id).expect("in flight");
+        if !answered {
+            self.answer(&push, "lost");
+        }
     }
 
     fn resume(&mut self, stream: u8) {
@@ -777,6 +796,44 @@ impl Model {
                 self.expire(at, id);
                 self.settle(at);
             }
+        }
+        let watched = |at: &usize| self.containers[*at].watched.map(|(due, armed)| (tick(due), armed));
+        let mut due: Vec<_> = (0..self.containers.len()).collect();
+        due.retain(|at| watched(at).is_some_and(|(due, _)| due <= now));
+        due.sort_by_key(watched);
+        due.into_iter().for_each(|at| self.look(at));
+    }
+
+    /// Answers what is overdue on a container.
+    fn look(&mut self, at: usize) {
+        self.containers[at].watched = None;
+        for id in self.containers[at].in_flight.clone() {
+            let activation = self.live.get_mut(&id).expect("in flight");
+            let due = activation.push.deadline + self.limits.overdue_grace;
+            if activation.answered {
+                continue;
+            }
+            if due <= self.now {
+                activation.answered = true;
+                let (reply, controller) = (activation.push.reply, activation.push.controller);
+                if reply == Reply::Outcome {
+                    self.effects.push(format!("answer {id} to {controller:?} timed_out"));
+                }
+            }
+        }
+        let own = self.containers[at].in_flight.iter().map(|id| &self.live[id]);
+        let next = own.filter(|activation| !activation.answered).map(|activation| activation.push.deadline).min();
+        if let Some(deadline) = next {
+            self.watch(at, deadline);
+        }
+        self.settle(self.containers[at].revision);
+    }
+
+    fn watch(&mut self, at: usize, deadline: Timestamp) {
+        let (due, clock) = (deadline + self.limits.overdue_grace, self.tick());
+        let watched = &mut self.containers[at].watched;
+        if watched.is_none_or(|(earlier, _)| due < earlier) {
+            *watched = Some((due, clock));
         }
     }
 
@@ -845,7 +902,9 @@ impl Model {
         let Push { attempt, payload, deadline, .. } = &self.live[&id].push;
         let left = (self.now.until(*deadline).as_millis()).max(1);
         let number = container.number;
+        let deadline = *deadline;
         self.effects.push(format!("dispatch {id} to {number} left {left} attempt {attempt} {} bytes", payload.len()));
+        self.watch(to, deadline);
     }
 
     fn acknowledge(&mut self, push: &Push) {

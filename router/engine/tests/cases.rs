@@ -263,6 +263,7 @@ impl World {
                 "router_queued_bytes_max" => limits.router_queued_bytes_max = n,
                 "actions_max" => limits.actions_max = n,
                 "container_concurrency_max" => limits.container_concurrency_max = small(n),
+                "overdue_grace" => limits.overdue_grace = Duration::from_millis(n),
                 "recent_ids" => limits.recent_ids = n.try_into().expect("a small number"),
                 "idle_grace" => limits.idle_grace = Duration::from_millis(n),
                 name => panic!("{}: unknown limit {name}", words.place),
@@ -415,8 +416,12 @@ impl World {
 
     fn check_conservation(&mut self, place: &str) {
         self.hub.settle(&mut self.pass);
-        let (accepted, ended) = (self.hub.totals().of(Count::Accepted), self.hub.totals().ended());
-        assert_eq!(accepted, ended + self.hub.held() as u64, "{place}: accepted = ended + held");
+        let (held, totals) = (self.hub.held() as u64, self.hub.totals());
+        assert_eq!(
+            totals.of(Count::Accepted) + totals.overdue(),
+            totals.ended() + held,
+            "{place}: accepted = ended + held - overdue"
+        );
     }
 
     /// Everyone leaves. Then nothing is left, whatever happened before.
