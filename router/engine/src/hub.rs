@@ -25,7 +25,7 @@ use dashmap::mapref::entry::Entry;
 use foldhash::fast::FixedState;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// One revision of an action: its queue, containers and matcher.
 pub struct Action {
@@ -118,6 +118,8 @@ impl Hub {
                 recent: Recent::new(limits.recent_ids, seed),
                 budget,
                 timers: Timers::new(wheels, now),
+                seed,
+                drawn: AtomicU64::new(0),
                 limits,
             },
             totals: Totals::default(),
@@ -177,26 +179,7 @@ impl Hub {
         if let Some(newer) = newer {
             self.enter(&action, &mut vec![Input::Supersede(newer)], pass);
         }
-        let Pass { now, performer, tally, effects, elsewhere, .. } = pass;
-        let (now, shared) = (*now, &self.shared);
-        // Both closures take turns with the same lists; a cell tells the compiler that they do.
-        let parts = std::cell::RefCell::new((performer, tally, effects, elsewhere));
-        let registered = action.file.wait(
-            |matcher, inputs| {
-                let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
-                let mut turn = Turn { now, shared, action: &action, effects, tally, elsewhere };
-                inputs.drain(..).for_each(|input| matcher.handle(input, &mut turn));
-                performer.perform(effects);
-            },
-            |matcher| {
-                let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
-                let mut turn = Turn { now, shared, action: &action, effects, tally, elsewhere };
-                let registered = matcher.register(new, &mut turn);
-                performer.perform(effects);
-                registered
-            },
-        );
-        self.enter_elsewhere(pass);
+        let registered = self.visit(&action, pass, |matcher, turn| matcher.register(new, turn));
         Ok((action, registered?))
     }
 
@@ -237,6 +220,46 @@ impl Hub {
     /// Gives memory back after a flood. Cheap when there is none to give; call it every second or so.
     pub fn shrink(&self) {
         self.shared.ledger.shrink();
+    }
+
+    /// Waits for an action and lets `f` do something that has a result.
+    pub(crate) fn visit<P: Perform, R>(
+        &self,
+        action: &Arc<Action>,
+        pass: &mut Pass<P>,
+        f: impl FnOnce(&mut Matcher, &mut Turn<'_>) -> R,
+    ) -> R {
+        let Pass { now, performer, tally, effects, elsewhere, .. } = pass;
+        let (now, shared) = (*now, &self.shared);
+        // Both closures take turns with the same lists; a cell tells the compiler that they do.
+        let parts = std::cell::RefCell::new((performer, tally, effects, elsewhere));
+        let result = action.file.wait(
+            |matcher, inputs| {
+                let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
+                let mut turn = Turn { now, shared, action, effects, tally, elsewhere };
+                inputs.drain(..).for_each(|input| matcher.handle(input, &mut turn));
+                performer.perform(effects);
+            },
+            |matcher| {
+                let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
+                let mut turn = Turn { now, shared, action, effects, tally, elsewhere };
+                let result = f(matcher, &mut turn);
+                performer.perform(effects);
+                result
+            },
+        );
+        self.enter_elsewhere(pass);
+        result
+    }
+
+    /// All actions, without keeping them there. The map's parts are locked one after the other.
+    pub(crate) fn list(&self) -> Vec<Weak<Action>> {
+        let mut all = Vec::new();
+        for family in &self.families {
+            let known = family.current.iter().chain(&family.draining).chain(&family.undeclared);
+            all.extend(known.map(Arc::downgrade));
+        }
+        all
     }
 
     fn enter_one<P: Perform>(&self, action: &Arc<Action>, inputs: &mut Vec<Input>, pass: &mut Pass<P>) {

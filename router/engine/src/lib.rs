@@ -5,11 +5,13 @@
 //!
 //! Start reading at [`hub`] (all actions), then `matcher` (one action), then [`intake`] (how threads share one).
 
+pub mod audit;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
 pub mod container;
 pub mod effect;
+mod guard;
 pub mod hub;
 pub mod id;
 pub mod input;
@@ -18,6 +20,7 @@ mod ledger;
 pub mod limits;
 mod list;
 mod matcher;
+mod nodes;
 pub mod outcome;
 mod overdue;
 mod recent;

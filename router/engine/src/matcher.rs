@@ -11,6 +11,7 @@
 //!                       └─ deadline ─▶ expired          (rejected: never enters)
 //! ```
 
+use crate::breaker::{Cause, Verdict};
 use crate::budget::Budget;
 use crate::container::{Choice, ContainerKey, Containers, Registration, Room};
 use crate::effect::{Dispatch, Effect};
@@ -20,9 +21,11 @@ use crate::input::{Completion, Input, Push};
 use crate::ledger::{Ledger, Whereabouts};
 use crate::limits::{Limits, RETRY_AFTER_MS};
 use crate::list::{Linked, Links, List};
+use crate::nodes::Nodes;
 use crate::outcome::{Answer, Durability, Outcome, Reason, Refusal, Rejection, Reply, RunStatus, Stages};
 use crate::recent::Recent;
 use crate::slab::{Key, Slab};
+use crate::sync::{AtomicU64, Ordering};
 use crate::tally::{Count, Tally};
 use crate::time::Timestamp;
 use crate::timers::{Timer, Timers};
@@ -39,6 +42,9 @@ pub(crate) struct Shared {
     pub(crate) recent: Recent,
     pub(crate) budget: Budget,
     pub(crate) timers: Timers,
+    pub(crate) seed: u64,
+    /// How often a random number was drawn.
+    pub(crate) drawn: AtomicU64,
 }
 
 /// One matcher's turn: what it decides with and where its decisions go.
@@ -63,6 +69,8 @@ pub(crate) struct Matcher {
     queued: u64,
     queued_bytes: u64,
     pub(crate) containers: Containers,
+    /// The breakers of nodes, once there was a strike.
+    pub(crate) nodes: Option<Box<Nodes>>,
     /// Of the next activation; wraps.
     sequence: u32,
     /// The current revision of the action, if this is not it.
@@ -114,6 +122,12 @@ impl Slot {
     pub(crate) fn is_answered(&self) -> bool {
         matches!(self.place, Place::InFlight { answered: true, .. })
     }
+
+    /// When it was dispatched; it is in flight.
+    pub(crate) fn dispatched_at(&self) -> Timestamp {
+        let Place::InFlight { dispatched_at, .. } = self.place else { unreachable!("it is in flight") };
+        dispatched_at
+    }
 }
 
 impl Matcher {
@@ -143,6 +157,7 @@ impl Matcher {
         let key = self.containers.register(new)?;
         turn.tally.count(Count::ContainersRegistered);
         turn.tally.add(Count::CreditsGranted, credits.into());
+        self.guard(key, turn);
         self.settle(turn);
         Ok(key)
     }
@@ -209,6 +224,7 @@ impl Matcher {
         match (self.queue.is_empty(), self.containers.none_open()) {
             (false, _) => Count::BacklogFirst,
             (true, true) => Count::NoContainer,
+            (true, false) if self.containers.any_tripped() => Count::BreakerOpen,
             (true, false) => Count::NoCredit,
         }
     }
@@ -304,6 +320,9 @@ impl Matcher {
         if due < to.watched_at {
             self.watch(container, due, turn);
         }
+        if self.is_guarded(container) {
+            self.begin(container, turn);
+        }
     }
 
     // Activations end.
@@ -316,7 +335,15 @@ impl Matcher {
         if answered {
             turn.tally.count(Count::Late);
         } else {
+            let verdict = match turn.shared.limits.slow_after {
+                _ if status == RunStatus::PlatformFailed => Verdict::Strike(Cause::Failed),
+                Some(after) if dispatched_at + after < turn.now => Verdict::Strike(Cause::Slow),
+                _ => Verdict::Good,
+            };
             self.answer_run(&slot, dispatched_at, (status, result, run_us), turn);
+            if verdict != Verdict::Good || self.is_guarded(container) {
+                self.judge(container, verdict, dispatched_at, turn);
+            }
         }
         if credits > 0 {
             self.grant(container, credits, turn);
@@ -372,6 +399,8 @@ impl Matcher {
         } else {
             turn.tally.count(Count::Returned);
             slot.attempt = slot.attempt.saturating_add(1);
+            let began = slot.dispatched_at();
+            self.judge(container, Verdict::Strike(Cause::Refused), began, turn);
             self.requeue(at.slot, payload, turn);
         }
         self.settle(turn);
@@ -405,8 +434,15 @@ impl Matcher {
 
     fn gone(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
         self.revoke(key, turn);
+        let node = self.containers.get(key).map(|container| container.stream);
+        let mut began = None;
         while let Some(slot) = self.containers.get(key).and_then(|container| container.activations.first()) {
+            // The one dispatched last: if a probe is among them, it is that.
+            began = Some(self.slots[slot].dispatched_at()).filter(|_| !self.slots[slot].is_answered()).or(began);
             self.lose(slot, key, turn);
+        }
+        if let (Some(node), Some(began)) = (node, began) {
+            self.judge_node(node, Verdict::Strike(Cause::Failed), began, turn);
         }
         self.stop_watching(key, turn);
         if self.containers.remove(key) {
@@ -581,6 +617,16 @@ impl Matcher {
 }
 
 impl Shared {
+    /// 64 bits that nobody who does not know the seed foresees; a seed replays.
+    pub(crate) fn random(&self, now: Timestamp) -> u64 {
+        let drawn = self.drawn.fetch_add(1, Ordering::Relaxed);
+        let mixed = self.seed ^ now.as_micros().rotate_left(32) ^ drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The last steps of splitmix64: each bit of the result depends on all bits.
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
     /// Takes the id of a new activation, unless it is held or ended lately.
     fn take_id(&self, id: ActivationId, at: Whereabouts) -> Result<(), Rejection> {
         if !self.ledger.take(id, at) {
@@ -682,6 +728,6 @@ mod tests {
     #[test]
     fn sizes() {
         let bytes = (Slab::<Slot>::ENTRY_BYTES, Containers::CONTAINER_BYTES, size_of::<Matcher>(), size_of::<Input>());
-        assert_eq!(bytes, (120, 104, 192, 80), "a slot, a container, a matcher, an input");
+        assert_eq!(bytes, (120, 112, 200, 80), "a slot, a container, a matcher, an input");
     }
 }

@@ -10,6 +10,7 @@
 //!                                          (its id stays taken)  └▶ its container goes: counted as late and lost
 //! ```
 
+use crate::breaker::{Cause, Verdict};
 use crate::container::ContainerKey;
 use crate::effect::Effect;
 use crate::list::List;
@@ -50,7 +51,9 @@ impl Matcher {
             return; // It left, or was watched anew while the timer was on its way.
         };
         (container.watched_at, container.watch) = (Timestamp::NEVER, None);
-        if let Some(next) = self.time_out(key, turn) {
+        let overdue = self.time_out(key, turn);
+        let tripped = self.look_at_breakers(key, turn);
+        if let Some(next) = overdue.into_iter().chain(tripped).min() {
             self.watch(key, next, turn);
         }
         self.settle(turn);
@@ -69,7 +72,9 @@ impl Matcher {
                 continue;
             }
             if due <= turn.now {
+                let began = slot.dispatched_at();
                 self.answer_overdue(key, turn);
+                self.judge(on, Verdict::Strike(Cause::TimedOut), began, turn);
             } else {
                 earliest = Some(earliest.map_or(due, |earliest: Timestamp| earliest.min(due)));
             }

@@ -32,6 +32,8 @@ counts! {
     NoContainer = "no_container",
     /// Queued: no container of the action has a credit, or room in its stream.
     NoCredit = "no_credit",
+    /// Queued: no container of the action has a credit but those that breakers withhold from it.
+    BreakerOpen = "breaker_open",
     /// Queued behind a backlog.
     BacklogFirst = "backlog_first",
     /// Dispatches. Accepted activations and dispatches differ by those returned, unsent, queued and expired.
@@ -76,6 +78,18 @@ counts! {
     ContainersLeft = "containers_left",
     /// Containers that came back after their stream broke.
     Rejoined = "rejoined",
+    /// Times a breaker opened because work came back unstarted.
+    BreakerRefused = "breaker_refused",
+    /// Because work timed out.
+    BreakerTimedOut = "breaker_timed_out",
+    /// Because the platform failed at it, or it was lost.
+    BreakerFailed = "breaker_failed",
+    /// Because it took too long.
+    BreakerSlow = "breaker_slow",
+    /// Probes that half-open breakers let through.
+    BreakerProbed = "breaker_probed",
+    /// Times a breaker closed again.
+    BreakerClosed = "breaker_closed",
     /// Actions made known.
     ActionsAdded = "actions_added",
     /// Actions forgotten after their grace period.

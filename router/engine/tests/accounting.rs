@@ -164,6 +164,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             router_queued_bytes_max: all_bytes,
             actions_max: actions,
             idle_grace: GRACE,
+            breaker: None,
             overdue_grace: Duration::from_micros(grace * TICK_US / 2),
             ..Limits::default()
         },
