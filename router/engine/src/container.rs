@@ -324,10 +324,12 @@ impl Containers {
         self.all.iter().map(|(_, container)| container)
     }
 
-    /// Those of a node's session.
+    /// Those of a node's session, in order of their numbers: the last one becomes the most recent.
     pub(crate) fn of(&self, node: StreamId) -> Vec<ContainerKey> {
         let own = self.all.iter().filter(|(_, container)| container.stream == node);
-        own.map(|(key, _)| ContainerKey(key)).collect()
+        let mut own: Vec<_> = own.map(|(key, container)| (container.number, ContainerKey(key))).collect();
+        own.sort_unstable_by_key(|(number, _)| *number);
+        own.into_iter().map(|(_, key)| key).collect()
     }
 
     /// Their breakers that are not closed.
