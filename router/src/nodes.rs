@@ -146,7 +146,7 @@ impl Nodes {
 
     /// Ends the sessions that wait for their nodes. For a router that ends, once nothing is in flight.
     pub fn end_parked(&self, hub: &Hub, pass: &mut Pass<Driver>) {
-        let parked = self.sessions.lock().due(Timestamp::END);
+        let parked = self.sessions.lock().due(Timestamp::NEVER);
         parked.iter().for_each(|(_, node)| self.remove(node, hub, pass));
     }
 

@@ -9,10 +9,15 @@
 //!   cold  ─▶ most recent ─▶ … ─▶ least recent       first credit comes; it leaves with its last credit
 //! ```
 
+use crate::audit::Audit;
+use crate::breaker::{Breaker, State};
+use crate::guard::Tripped;
 use crate::id::StreamId;
 use crate::list::{Linked, Links, List};
 use crate::outcome::{Reason, Rejection};
 use crate::slab::{Key, Slab};
+use crate::time::Timestamp;
+use crate::wheel::Armed;
 use crate::withheld::{Because, Withheld};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -93,6 +98,11 @@ pub(crate) struct Container {
     /// In one of the two lists.
     listed: bool,
     pub(crate) room: Arc<Room>,
+    /// When it is looked at whether something is overdue, and the timer for that.
+    pub(crate) watched_at: Timestamp,
+    pub(crate) watch: Option<Armed>,
+    /// Made at its first strike.
+    pub(crate) breaker: Option<Box<Breaker>>,
     /// What it has in flight; links of the action's slots.
     pub(crate) activations: List,
     links: Links,
@@ -111,6 +121,19 @@ impl Linked for Container {
 impl Container {
     fn is_retired(&self) -> bool {
         self.withheld.is(Because::Retired)
+    }
+
+    pub(crate) fn add_to(&self, audit: &mut Audit) {
+        audit.containers += 1;
+        audit.suspended += u64::from(self.withheld.is(Because::Suspended));
+        audit.tripped += u64::from(self.withheld.is_tripped());
+        if self.is_retired() {
+            audit.retired_in_flight += u64::from(self.in_flight);
+        } else {
+            audit.slots += u64::from(self.concurrency);
+            audit.in_flight += u64::from(self.in_flight);
+            audit.credits += u64::from(self.credits);
+        }
     }
 
     /// How many more credits it may have.
@@ -136,6 +159,8 @@ pub(crate) struct Containers {
     cold: List,
     /// Those not retired.
     open: u32,
+    /// Those of them that breakers withhold activations from.
+    tripped: u32,
 }
 
 /// What became of the choice of a container.
@@ -149,6 +174,10 @@ pub(crate) enum Choice {
 }
 
 impl Containers {
+    /// Bytes one container takes.
+    #[cfg(test)]
+    pub(crate) const CONTAINER_BYTES: usize = Slab::<Container>::ENTRY_BYTES;
+
     pub(crate) fn register(&mut self, new: Registration) -> Result<ContainerKey, Rejection> {
         if new.credits > new.concurrency {
             return Err(credit_overflow(new.concurrency));
@@ -166,6 +195,9 @@ impl Containers {
             withheld: Withheld::default(),
             listed: false,
             room,
+            watched_at: Timestamp::NEVER,
+            watch: None,
+            breaker: None,
             activations: List::default(),
             links: Links::default(),
         };
@@ -271,6 +303,43 @@ impl Containers {
         }
     }
 
+    /// Whether breakers withhold activations from any that is not retired.
+    pub(crate) fn any_tripped(&self) -> bool {
+        self.tripped > 0
+    }
+
+    /// Adds or lifts a breaker's reason.
+    pub(crate) fn set(&mut self, key: ContainerKey, because: Because, withheld: bool) {
+        let Some(container) = self.all.get_mut(key.0) else { return };
+        let was = container.withheld.is_tripped();
+        let changed = if withheld { container.withheld.add(because) } else { container.withheld.lift(because) };
+        if changed {
+            self.tripped += u32::from(container.withheld.is_tripped());
+            self.tripped -= u32::from(was);
+            if withheld { self.unlist(key) } else { self.list(key) }
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Container> {
+        self.all.iter().map(|(_, container)| container)
+    }
+
+    /// Those of a node's session, in order of their numbers: the last one becomes the most recent.
+    pub(crate) fn of(&self, node: StreamId) -> Vec<ContainerKey> {
+        let own = self.all.iter().filter(|(_, container)| container.stream == node);
+        let mut own: Vec<_> = own.map(|(key, container)| (container.number, ContainerKey(key))).collect();
+        own.sort_unstable_by_key(|(number, _)| *number);
+        own.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Their breakers that are not closed.
+    pub(crate) fn tripped(&self) -> impl Iterator<Item = Tripped> {
+        self.all.iter().filter_map(|(_, container)| {
+            let breaker = container.breaker.as_ref().filter(|breaker| breaker.state() != State::Closed)?;
+            Some(Tripped::new(container.stream, Some(container.number), breaker))
+        })
+    }
+
     /// Its stream broke.
     pub(crate) fn suspend(&mut self, key: ContainerKey) {
         if let Some(container) = self.all.get_mut(key.0) {
@@ -320,9 +389,11 @@ impl Containers {
     /// It takes no more. Returns the credits it had, or nothing if it had retired before or left.
     pub(crate) fn retire(&mut self, key: ContainerKey) -> Option<u32> {
         let container = self.all.get_mut(key.0)?;
+        let was_tripped = container.withheld.is_tripped();
         if !container.withheld.add(Because::Retired) {
             return None;
         }
+        self.tripped -= u32::from(was_tripped);
         let credits = std::mem::take(&mut container.credits);
         self.open -= 1;
         self.unlist(key);

@@ -19,13 +19,13 @@ use crate::recent::Recent;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::tally::{Count, Tally, Totals};
 use crate::time::Timestamp;
-use crate::timers::{Timer, Timers};
+use crate::timers::{Due, Timer, Timers, Watch};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use foldhash::fast::FixedState;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// One revision of an action: its queue, containers and matcher.
 pub struct Action {
@@ -87,7 +87,7 @@ pub struct Pass<P> {
     pub tally: Tally,
     effects: Vec<Effect>,
     elsewhere: VecDeque<(Arc<Action>, Input)>,
-    due: Vec<Timer>,
+    due: Due,
 }
 
 impl<P: Perform> Pass<P> {
@@ -99,7 +99,7 @@ impl<P: Perform> Pass<P> {
             tally: Tally::default(),
             effects: Vec::new(),
             elsewhere: VecDeque::new(),
-            due: Vec::new(),
+            due: Due::default(),
         }
     }
 }
@@ -118,6 +118,8 @@ impl Hub {
                 recent: Recent::new(limits.recent_ids, seed),
                 budget,
                 timers: Timers::new(wheels, now),
+                seed,
+                drawn: AtomicU64::new(0),
                 limits,
             },
             totals: Totals::default(),
@@ -177,8 +179,7 @@ impl Hub {
         if let Some(newer) = newer {
             self.enter(&action, &mut vec![Input::Supersede(newer)], pass);
         }
-        let registered = self.wait(&action, pass, |matcher, turn| matcher.register(new, turn));
-        self.enter_elsewhere(pass);
+        let registered = self.visit(&action, pass, |matcher, turn| matcher.register(new, turn));
         Ok((action, registered?))
     }
 
@@ -192,8 +193,7 @@ impl Hub {
     /// As [`enter`](Self::enter), but waits for its turn: on return the inputs, and all that were left before them, are worked on
     /// and their effects performed. For rare calls behind which nothing may be on its way.
     pub fn enter_and_wait<P: Perform>(&self, action: &Arc<Action>, inputs: &mut Vec<Input>, pass: &mut Pass<P>) {
-        self.wait(action, pass, |matcher, turn| inputs.drain(..).for_each(|input| matcher.handle(input, turn)));
-        self.enter_elsewhere(pass);
+        self.visit(action, pass, |matcher, turn| inputs.drain(..).for_each(|input| matcher.handle(input, turn)));
     }
 
     /// Retires a container if its action has nothing queued and nothing in flight. True if so.
@@ -203,15 +203,13 @@ impl Hub {
         container: ContainerKey,
         pass: &mut Pass<P>,
     ) -> bool {
-        let retired = self.wait(action, pass, |matcher, turn| {
+        self.visit(action, pass, |matcher, turn| {
             let quiet = matcher.slots.is_empty();
             if quiet {
                 matcher.handle(Input::Retire(container), turn);
             }
             quiet
-        });
-        self.enter_elsewhere(pass);
-        retired
+        })
     }
 
     /// Whether an activation is queued or in flight.
@@ -231,11 +229,14 @@ impl Hub {
     pub fn advance<P: Perform>(&self, most: usize, pass: &mut Pass<P>) -> bool {
         let mut due = std::mem::take(&mut pass.due);
         let more = self.shared.timers.advance(pass.now, most, &mut due);
-        for timer in due.drain(..) {
+        for timer in due.timers.drain(..) {
             match timer {
                 Timer::Deadline(action, slot) => self.enter(&action, &mut vec![Input::Expire(slot)], pass),
                 Timer::Idle(action) => self.look_whether_idle(action, pass),
             }
+        }
+        for Watch(action, container) in due.watches.drain(..) {
+            self.enter(&action, &mut vec![Input::Look(container)], pass);
         }
         pass.due = due;
         more
@@ -256,8 +257,8 @@ impl Hub {
         self.shared.ledger.shrink();
     }
 
-    /// Waits for the action, works on what was left in its intake, then lets `f` use its matcher.
-    fn wait<P: Perform, R>(
+    /// Waits for an action and lets `f` do something that has a result.
+    pub(crate) fn visit<P: Perform, R>(
         &self,
         action: &Arc<Action>,
         pass: &mut Pass<P>,
@@ -267,7 +268,7 @@ impl Hub {
         let (now, shared) = (*now, &self.shared);
         // Both closures take turns with the same lists; a cell tells the compiler that they do.
         let parts = std::cell::RefCell::new((performer, tally, effects, elsewhere));
-        action.file.wait(
+        let result = action.file.wait(
             |matcher, inputs| {
                 let (performer, tally, effects, elsewhere) = &mut *parts.borrow_mut();
                 let mut turn = Turn { now, shared, action, effects, tally, elsewhere };
@@ -281,7 +282,19 @@ impl Hub {
                 performer.perform(effects);
                 result
             },
-        )
+        );
+        self.enter_elsewhere(pass);
+        result
+    }
+
+    /// All actions, without keeping them there. The map's parts are locked one after the other.
+    pub(crate) fn list(&self) -> Vec<Weak<Action>> {
+        let mut all = Vec::new();
+        for family in &self.families {
+            let known = family.current.iter().chain(&family.draining).chain(&family.undeclared);
+            all.extend(known.map(Arc::downgrade));
+        }
+        all
     }
 
     fn enter_one<P: Perform>(&self, action: &Arc<Action>, inputs: &mut Vec<Input>, pass: &mut Pass<P>) {

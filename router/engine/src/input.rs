@@ -42,6 +42,8 @@ pub enum Input {
     Resume(ContainerKey),
     /// The deadline of a queued activation has come.
     Expire(Key),
+    /// It is time to look at what the container has in flight.
+    Look(ContainerKey),
     /// A newer revision of the action is current from now on.
     Supersede(Arc<Action>),
 }

@@ -5,11 +5,13 @@
 //!
 //! Start reading at [`hub`] (all actions), then `matcher` (one action), then [`intake`] (how threads share one).
 
+pub mod audit;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
 pub mod container;
 pub mod effect;
+mod guard;
 pub mod hub;
 pub mod id;
 pub mod input;
@@ -19,7 +21,9 @@ pub mod limits;
 mod list;
 pub mod mailbox;
 mod matcher;
+mod nodes;
 pub mod outcome;
+mod overdue;
 mod recent;
 mod rejoin;
 pub mod roster;

@@ -1,5 +1,6 @@
 //! Every bound of the engine, by name, and the checks of single fields against them.
 
+use crate::breaker::Rules;
 use crate::id::{ActionKey, ActivationId};
 use crate::outcome::{Reason, Rejection};
 use std::time::Duration;
@@ -25,6 +26,12 @@ pub struct Limits {
     pub container_concurrency_max: u32,
     /// How long an action is kept that has neither activations nor containers and that no stream names.
     pub idle_grace: Duration,
+    /// How long after its deadline an activation in flight is answered as timed out: the time an answer may be underway.
+    pub overdue_grace: Duration,
+    /// When containers and nodes on which work fails are left alone, and for how long; None: never.
+    pub breaker: Option<Rules>,
+    /// An activation that its container took longer for, from dispatch to completion, counts against it; None: none does.
+    pub slow_after: Option<Duration>,
     /// In sets of seven, rounded up to a power of two, how many ids that ended are remembered, to refuse them as repetitions;
     /// 64 bytes each.
     pub recent_ids: usize,
@@ -37,6 +44,8 @@ pub const REVISION_BYTES_MAX: usize = 64;
 /// Earlier revisions of an action that are remembered after their queues are gone, so that a controller with an old cache
 /// does not bring one back.
 pub const REVISIONS_REMEMBERED: usize = 8;
+/// Breakers of nodes that an action has at a time; what fails on more of them is seen by the breakers of their containers only.
+pub const NODE_BREAKERS_MAX: usize = 64;
 /// When a queue is full, what its controllers are told to wait.
 pub const RETRY_AFTER_MS: u32 = 100;
 
@@ -53,6 +62,9 @@ impl Default for Limits {
             actions_max: 1_000_000,
             container_concurrency_max: 4096,
             idle_grace: Duration::from_secs(600),
+            overdue_grace: Duration::from_millis(100),
+            breaker: Some(Rules::default()),
+            slow_after: None,
             recent_ids: 65_536,
         }
     }

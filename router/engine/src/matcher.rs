@@ -3,14 +3,15 @@
 //! ```text
 //!             push, a credit is waiting                      complete
 //!   (new) ──────────────────────────────────▶ in flight ───────────────▶ completed / failed
-//!     │                                        ▲     │ │ container gone
-//!     │ push, none is      match               │     │ └────────────────▶ lost
-//!     └──────────────▶ queued ─────────────────┘     │
-//!                       │ ▲      return, unstarted   │
+//!     │                                        ▲     │ │ │ container gone, or back without it
+//!     │ push, none is      match               │     │ │ └────────────────▶ lost
+//!     └──────────────▶ queued ─────────────────┘     │ │ deadline and a grace
+//!                       │ ▲   returned or unsent     │ └──────────────────▶ timed out, and on its container for now
 //!                       │ └──────────────────────────┘
 //!                       └─ deadline ─▶ expired          (rejected: never enters)
 //! ```
 
+use crate::breaker::{Cause, Verdict};
 use crate::budget::Budget;
 use crate::container::{Choice, ContainerKey, Containers, Registration, Room};
 use crate::effect::{Dispatch, Effect};
@@ -20,9 +21,11 @@ use crate::input::{Completion, Input, Push};
 use crate::ledger::{Ledger, Whereabouts};
 use crate::limits::{Limits, RETRY_AFTER_MS};
 use crate::list::{Linked, Links, List};
+use crate::nodes::Nodes;
 use crate::outcome::{Answer, Durability, Outcome, Reason, Refusal, Rejection, Reply, RunStatus, Stages};
 use crate::recent::Recent;
 use crate::slab::{Key, Slab};
+use crate::sync::{AtomicU64, Ordering};
 use crate::tally::{Count, Tally};
 use crate::time::Timestamp;
 use crate::timers::{Timer, Timers};
@@ -39,6 +42,9 @@ pub(crate) struct Shared {
     pub(crate) recent: Recent,
     pub(crate) budget: Budget,
     pub(crate) timers: Timers,
+    pub(crate) seed: u64,
+    /// How often a random number was drawn.
+    pub(crate) drawn: AtomicU64,
 }
 
 /// One matcher's turn: what it decides with and where its decisions go.
@@ -63,6 +69,8 @@ pub(crate) struct Matcher {
     queued: u64,
     queued_bytes: u64,
     pub(crate) containers: Containers,
+    /// The breakers of nodes, once there was a strike.
+    pub(crate) nodes: Option<Box<Nodes>>,
     /// Of the next activation; wraps.
     sequence: u32,
     /// The current revision of the action, if this is not it.
@@ -74,21 +82,29 @@ pub(crate) struct Matcher {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) id: ActivationId,
-    controller: StreamId,
-    reply: Reply,
+    pub(crate) controller: StreamId,
+    pub(crate) reply: Reply,
     /// Order of admission: a returned activation finds its place by it.
     sequence: u32,
     attempt: u32,
-    accepted_at: Timestamp,
-    deadline: Timestamp,
-    place: Place,
+    pub(crate) accepted_at: Timestamp,
+    pub(crate) deadline: Timestamp,
+    pub(crate) place: Place,
     links: Links,
 }
 
 #[derive(Debug)]
-enum Place {
-    Queued { payload: Bytes, armed: Option<Armed> },
-    InFlight { container: ContainerKey, dispatched_at: Timestamp },
+pub(crate) enum Place {
+    Queued {
+        payload: Bytes,
+        armed: Option<Armed>,
+    },
+    InFlight {
+        container: ContainerKey,
+        dispatched_at: Timestamp,
+        /// It was overdue.
+        answered: bool,
+    },
 }
 
 impl Linked for Slot {
@@ -98,6 +114,19 @@ impl Linked for Slot {
 
     fn links_mut(&mut self) -> &mut Links {
         &mut self.links
+    }
+}
+
+impl Slot {
+    /// Whether its controller has heard of it already, though it is still in flight.
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self.place, Place::InFlight { answered: true, .. })
+    }
+
+    /// When it was dispatched; it is in flight.
+    pub(crate) fn dispatched_at(&self) -> Timestamp {
+        let Place::InFlight { dispatched_at, .. } = self.place else { unreachable!("it is in flight") };
+        dispatched_at
     }
 }
 
@@ -117,6 +146,7 @@ impl Matcher {
             Input::Gone(container) => self.gone(container, turn),
             Input::Resume(container) => self.resume(container, turn),
             Input::Expire(key) => self.deadline_has_come(key, turn),
+            Input::Look(container) => self.look(container, turn),
             Input::Supersede(newer) => self.supersede(newer, turn),
         }
     }
@@ -127,6 +157,7 @@ impl Matcher {
         let key = self.containers.register(new)?;
         turn.tally.count(Count::ContainersRegistered);
         turn.tally.add(Count::CreditsGranted, credits.into());
+        self.guard(key, turn);
         self.settle(turn);
         Ok(key)
     }
@@ -167,7 +198,7 @@ impl Matcher {
 
     /// Hands a new activation straight to the container chosen for it.
     fn start(&mut self, push: Push, container: ContainerKey, turn: &mut Turn<'_>) -> Result<(), Rejection> {
-        let place = Place::InFlight { container, dispatched_at: turn.now };
+        let place = Place::InFlight { container, dispatched_at: turn.now, answered: false };
         let admitted = self.admit(&push, place, turn);
         let key = admitted.inspect_err(|_| self.containers.unchoose(container))?;
         turn.tally.count(Count::Matched);
@@ -193,6 +224,7 @@ impl Matcher {
         match (self.queue.is_empty(), self.containers.none_open()) {
             (false, _) => Count::BacklogFirst,
             (true, true) => Count::NoContainer,
+            (true, false) if self.containers.any_tripped() => Count::BreakerOpen,
             (true, false) => Count::NoCredit,
         }
     }
@@ -250,7 +282,7 @@ impl Matcher {
             }
             let Some(container) = self.choose(turn) else { break };
             let payload = self.dequeue(key, turn);
-            self.slots[key].place = Place::InFlight { container, dispatched_at: turn.now };
+            self.slots[key].place = Place::InFlight { container, dispatched_at: turn.now, answered: false };
             self.send(key, container, payload, turn);
         }
         if self.newer.is_some() {
@@ -277,7 +309,7 @@ impl Matcher {
         turn.tally.count(Count::Dispatched);
         let slot = &self.slots[key];
         debug_assert!(slot.deadline > turn.now, "nothing is dispatched at or after its deadline");
-        let (id, attempt) = (slot.id, slot.attempt);
+        let (id, attempt, due) = (slot.id, slot.attempt, slot.deadline + turn.shared.limits.overdue_grace);
         let time_left_ms = turn.now.until(slot.deadline).as_millis().max(1);
         let time_left_ms = u32::try_from(time_left_ms).unwrap_or(u32::MAX);
         let to = self.containers.get_mut(container).expect("a chosen container is registered");
@@ -285,6 +317,12 @@ impl Matcher {
         to.activations.push_back(&mut self.slots, key);
         let dispatch = Dispatch { container: to.number, epoch: to.epoch, id, time_left_ms, payload, attempt };
         turn.effects.push(Effect::Dispatch(to.stream, dispatch));
+        if due < to.watched_at {
+            self.watch(container, due, turn);
+        }
+        if self.is_guarded(container) {
+            self.begin(container, turn);
+        }
     }
 
     // Activations end.
@@ -293,7 +331,33 @@ impl Matcher {
         let Completion { id, status, result, run_us, credits } = completion;
         let Some(slot) = self.take_in_flight(container, &id, turn) else { return };
         self.containers.completed(container);
-        let Place::InFlight { dispatched_at, .. } = slot.place else { unreachable!("taken as in flight") };
+        let Place::InFlight { dispatched_at, answered, .. } = slot.place else { unreachable!("taken as in flight") };
+        if answered {
+            turn.tally.count(Count::Late);
+        } else {
+            let verdict = match turn.shared.limits.slow_after {
+                _ if status == RunStatus::PlatformFailed => Verdict::Strike(Cause::Failed),
+                Some(after) if dispatched_at + after < turn.now => Verdict::Strike(Cause::Slow),
+                _ => Verdict::Good,
+            };
+            self.answer_run(&slot, dispatched_at, (status, result, run_us), turn);
+            if verdict != Verdict::Good || self.is_guarded(container) {
+                self.judge(container, verdict, dispatched_at, turn);
+            }
+        }
+        if credits > 0 {
+            self.grant(container, credits, turn);
+        }
+        self.settle(turn);
+    }
+
+    fn answer_run(
+        &self,
+        slot: &Slot,
+        dispatched_at: Timestamp,
+        (status, result, run_us): (RunStatus, Bytes, u32),
+        turn: &mut Turn<'_>,
+    ) {
         let stages = Stages {
             queue_us: dispatched_at.micros_since(slot.accepted_at),
             dispatch_us: turn.now.micros_since(dispatched_at).saturating_sub(run_us),
@@ -305,11 +369,7 @@ impl Matcher {
             RunStatus::PlatformFailed => (Count::PlatformFailed, Outcome::PlatformFailed(result)),
         };
         turn.tally.count(count);
-        turn.answer(slot.controller, slot.reply, Answer { id, outcome, stages });
-        if credits > 0 {
-            self.grant(container, credits, turn);
-        }
-        self.settle(turn);
+        turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome, stages });
     }
 
     fn deadline_has_come(&mut self, key: Key, turn: &mut Turn<'_>) {
@@ -332,10 +392,17 @@ impl Matcher {
         };
         self.detach(at.slot, container);
         self.containers.left(container);
-        turn.tally.count(Count::Returned);
-        let attempt = &mut self.slots[at.slot].attempt;
-        *attempt = attempt.saturating_add(1);
-        self.requeue(at.slot, payload, turn);
+        let slot = &mut self.slots[at.slot];
+        if slot.is_answered() {
+            turn.tally.count(Count::Late);
+            self.forget(at.slot, turn);
+        } else {
+            turn.tally.count(Count::Returned);
+            slot.attempt = slot.attempt.saturating_add(1);
+            let began = slot.dispatched_at();
+            self.judge(container, Verdict::Strike(Cause::Refused), began, turn);
+            self.requeue(at.slot, payload, turn);
+        }
         self.settle(turn);
     }
 
@@ -367,9 +434,17 @@ impl Matcher {
 
     fn gone(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
         self.revoke(key, turn);
+        let node = self.containers.get(key).map(|container| container.stream);
+        let mut began = None;
         while let Some(slot) = self.containers.get(key).and_then(|container| container.activations.first()) {
+            // The one dispatched last: if a probe is among them, it is that.
+            began = Some(self.slots[slot].dispatched_at()).filter(|_| !self.slots[slot].is_answered()).or(began);
             self.lose(slot, key, turn);
         }
+        if let (Some(node), Some(began)) = (node, began) {
+            self.judge_node(node, Verdict::Strike(Cause::Failed), began, turn);
+        }
+        self.stop_watching(key, turn);
         if self.containers.remove(key) {
             turn.tally.count(Count::ContainersLeft);
         }
@@ -380,8 +455,11 @@ impl Matcher {
     pub(crate) fn lose(&mut self, key: Key, on: ContainerKey, turn: &mut Turn<'_>) {
         self.detach(key, on);
         let slot = self.forget(key, turn);
+        let Place::InFlight { dispatched_at, answered, .. } = slot.place else { unreachable!("it was on a container") };
+        if answered {
+            return turn.tally.count(Count::LateLost);
+        }
         turn.tally.count(Count::Lost);
-        let Place::InFlight { dispatched_at, .. } = slot.place else { unreachable!("it was on a container") };
         let queue_us = dispatched_at.micros_since(slot.accepted_at);
         let dispatch_us = turn.now.micros_since(dispatched_at);
         let stages = Stages { queue_us, dispatch_us, run_us: 0 };
@@ -523,7 +601,7 @@ impl Matcher {
     }
 
     /// Frees a slot and its id.
-    fn forget(&mut self, key: Key, turn: &Turn<'_>) -> Slot {
+    pub(crate) fn forget(&mut self, key: Key, turn: &Turn<'_>) -> Slot {
         let slot = self.slots.remove(key).expect("the key was just looked up");
         turn.shared.free_id(&slot.id);
         slot
@@ -539,6 +617,16 @@ impl Matcher {
 }
 
 impl Shared {
+    /// 64 bits that nobody who does not know the seed foresees; a seed replays.
+    pub(crate) fn random(&self, now: Timestamp) -> u64 {
+        let drawn = self.drawn.fetch_add(1, Ordering::Relaxed);
+        let mixed = self.seed ^ now.as_micros().rotate_left(32) ^ drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The last steps of splitmix64: each bit of the result depends on all bits.
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
     /// Takes the id of a new activation, unless it is held or ended lately.
     fn take_id(&self, id: ActivationId, at: Whereabouts) -> Result<(), Rejection> {
         if !self.ledger.take(id, at) {
@@ -604,7 +692,7 @@ impl Turn<'_> {
         self.answer(controller, reply, Answer { id, outcome: Outcome::Expired, stages });
     }
 
-    fn answer(&mut self, controller: StreamId, reply: Reply, answer: Answer) {
+    pub(crate) fn answer(&mut self, controller: StreamId, reply: Reply, answer: Answer) {
         if reply == Reply::Outcome {
             self.effects.push(Effect::Answer(controller, answer));
         }
@@ -631,4 +719,15 @@ fn id_ended() -> Rejection {
 
 fn queue_full(field: &'static str, limit: u64) -> Rejection {
     Rejection { retry_after_ms: RETRY_AFTER_MS, ..Rejection::new(Reason::QueueFull, field, limit) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let bytes = (Slab::<Slot>::ENTRY_BYTES, Containers::CONTAINER_BYTES, size_of::<Matcher>(), size_of::<Input>());
+        assert_eq!(bytes, (120, 112, 200, 80), "a slot, a container, a matcher, an input");
+    }
 }

@@ -6,11 +6,13 @@
 //!                                                                                  └─▶ gone   ─▶ all it had in flight: lost
 //! ```
 
+use crate::breaker::Verdict;
 use crate::container::ContainerKey;
 use crate::id::ActivationId;
 use crate::input::Rejoin;
 use crate::list::List;
 use crate::matcher::{Matcher, Turn};
+use crate::slab::Key;
 use crate::tally::Count;
 use bytes::Bytes;
 
@@ -28,7 +30,13 @@ impl Matcher {
         if !self.containers.unsent(on) {
             turn.tally.count(Count::CreditsRevoked);
         }
-        self.requeue(at.slot, payload, turn);
+        if self.slots[at.slot].is_answered() {
+            turn.tally.count(Count::Late);
+            self.forget(at.slot, turn);
+        } else {
+            self.undecided(on, at.slot, turn);
+            self.requeue(at.slot, payload, turn);
+        }
         self.settle(turn);
     }
 
@@ -41,6 +49,7 @@ impl Matcher {
             next = List::after(&self.slots, slot);
             if held.binary_search(&self.slots[slot].id).is_err() {
                 self.containers.left(key);
+                self.undecided(key, slot, turn);
                 self.lose(slot, key, turn);
             }
         }
@@ -57,6 +66,14 @@ impl Matcher {
         }
         turn.tally.count(Count::Rejoined);
         self.settle(turn);
+    }
+
+    /// An activation leaves its container, and that says nothing of either: the way there broke.
+    fn undecided(&mut self, on: ContainerKey, slot: Key, turn: &mut Turn<'_>) {
+        if self.is_guarded(on) && !self.slots[slot].is_answered() {
+            let began = self.slots[slot].dispatched_at();
+            self.judge(on, Verdict::Undecided, began, turn);
+        }
     }
 
     pub(crate) fn audit(&mut self, key: ContainerKey, credits: u32, received: u32, turn: &mut Turn<'_>) {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   key       generation 32 | index 32 = chunk 26, place 6
-//!   chunks    [0] 2 places   [1] 4   [2] 8   ...   [5] 64   [6] 64   ...   the directory: 32 bytes a chunk
+//!   chunks    [0] 1 place   [1] 2   [2] 4   ...   [6] 64   [7] 64   ...    the directory: 32 bytes a chunk
 //!               |                                |
 //!   room      [3] <-> [0]          in use and not full; most recent first
 //!   spare     [4]                  at most one that holds nothing and kept its places
@@ -298,7 +298,7 @@ enum Entry<T> {
 /// No chunk.
 const NONE: u32 = u32::MAX;
 const PLACE_BITS: u32 = 6;
-const PLACES_MIN: u32 = 2;
+const PLACES_MIN: u32 = 1;
 const PLACES_MAX: u32 = 1 << PLACE_BITS;
 const CHUNKS_MAX: u32 = 1 << (u32::BITS - PLACE_BITS);
 
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn grows_in_small_steps_and_gives_all_back() {
-        for (entries, places) in [(0, 0), (1, 2), (3, 6), (7, 14), (62, 62), (63, 126), (126, 126), (127, 190)] {
+        for (entries, places) in [(0, 0), (1, 1), (2, 3), (7, 7), (63, 63), (64, 127), (127, 127), (128, 191)] {
             let mut slab = Slab::new();
             let keys: Vec<Key> = (0..entries).map(|n| slab.insert(n)).collect();
             assert_eq!(slab.places(), places, "{entries} entries");
@@ -385,8 +385,8 @@ mod tests {
     #[test]
     fn reuses_the_place_left_last() {
         let mut slab = Slab::new();
-        slab.insert('x'); // fills half of the first chunk
-        slab.insert('y'); // and the other half: what follows shares the second
+        // They fill the first chunk and the second; what follows shares the third.
+        ['x', 'y', 'z'].into_iter().for_each(|other| _ = slab.insert(other));
         let keys = [slab.insert('a'), slab.insert('b'), slab.insert('c')];
         slab.remove(keys[0]);
         slab.remove(keys[1]);

@@ -23,8 +23,8 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Activations taken. Each ends as exactly one of completed, action failed, platform failed, expired or lost; until
-    /// then it is queued or in flight.
+    /// Activations taken. Each ends as exactly one of completed, action failed, platform failed, expired, lost or timed out;
+    /// until then it is queued or in flight.
     Accepted = "accepted",
     /// Matched at once: a container's credit was waiting.
     Matched = "matched",
@@ -32,6 +32,8 @@ counts! {
     NoContainer = "no_container",
     /// Queued: no container of the action has a credit, or room in its stream.
     NoCredit = "no_credit",
+    /// Queued: no container of the action has a credit but those that breakers withhold from it.
+    BreakerOpen = "breaker_open",
     /// Queued behind a backlog.
     BacklogFirst = "backlog_first",
     /// Dispatches. Accepted activations and dispatches differ by those returned, unsent, queued and expired.
@@ -46,6 +48,13 @@ counts! {
     Expired = "expired",
     /// In flight on a container that went away.
     Lost = "lost",
+    /// In flight past its deadline and the grace after it. It is counted when it is answered, and though it stays on its
+    /// container, whatever comes of it there counts as late and as nothing else.
+    TimedOut = "timed_out",
+    /// Timed out, and then its container completed it or handed it back, or it turned out never to have been sent.
+    Late = "late",
+    /// Timed out, and then its container went away with it, or did not hold it when it rejoined.
+    LateLost = "late_lost",
     /// Handed back unstarted.
     Returned = "returned",
     /// Dispatches that never left the router and were queued again.
@@ -69,6 +78,18 @@ counts! {
     ContainersLeft = "containers_left",
     /// Containers that came back after their stream broke.
     Rejoined = "rejoined",
+    /// Times a breaker opened because work came back unstarted.
+    BreakerRefused = "breaker_refused",
+    /// Because work timed out.
+    BreakerTimedOut = "breaker_timed_out",
+    /// Because the platform failed at it, or it was lost.
+    BreakerFailed = "breaker_failed",
+    /// Because it took too long.
+    BreakerSlow = "breaker_slow",
+    /// Probes that half-open breakers let through.
+    BreakerProbed = "breaker_probed",
+    /// Times a breaker closed again.
+    BreakerClosed = "breaker_closed",
     /// Actions made known.
     ActionsAdded = "actions_added",
     /// Actions forgotten after their grace period.
@@ -148,7 +169,14 @@ impl Totals {
 
     /// Accepted activations that have ended, each counted once.
     pub fn ended(&self) -> u64 {
-        use Count::{ActionFailed, Completed, Expired, Lost, PlatformFailed};
-        [Completed, ActionFailed, PlatformFailed, Expired, Lost].into_iter().map(|count| self.of(count)).sum()
+        use Count::{ActionFailed, Completed, Expired, Lost, PlatformFailed, TimedOut};
+        [Completed, ActionFailed, PlatformFailed, Expired, Lost, TimedOut].into_iter().map(|count| self.of(count)).sum()
+    }
+
+    /// Activations that have ended as timed out and are still on their containers. With nothing under way,
+    /// `accepted = ended + held - overdue`, where `held` is [`Hub::held`](crate::hub::Hub::held).
+    pub fn overdue(&self) -> u64 {
+        // Passes settle in any order, so that the sum may come before its part.
+        self.of(Count::TimedOut).saturating_sub(self.of(Count::Late) + self.of(Count::LateLost))
     }
 }

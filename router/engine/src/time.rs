@@ -11,8 +11,8 @@ impl Timestamp {
     /// The beginning of the process.
     pub const ZERO: Self = Self(0);
 
-    /// Later than any point.
-    pub const END: Self = Self(u64::MAX);
+    /// The end of time.
+    pub const NEVER: Self = Self(u64::MAX);
 
     /// The point that many microseconds after the beginning.
     pub const fn from_micros(micros: u64) -> Self {

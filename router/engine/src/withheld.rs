@@ -5,6 +5,8 @@
 //!   retired     it retires                       never
 //!   suspended   its stream breaks                it rejoins
 //!   room        its stream's outbox is full      that has room again; it rejoins
+//!   breaker     its breaker opens; a probe goes  a probe may go; its breaker closes
+//!   node        as that, of its node's breaker   as that
 //! ```
 
 /// A set of reasons.
@@ -21,6 +23,10 @@ pub(crate) enum Because {
     Suspended = 1 << 1,
     /// Its stream's outbox has no room.
     Room = 1 << 2,
+    /// Its breaker.
+    Breaker = 1 << 3,
+    /// The breaker of its node.
+    Node = 1 << 4,
 }
 
 impl Withheld {
@@ -31,6 +37,11 @@ impl Withheld {
 
     pub(crate) fn is(self, because: Because) -> bool {
         self.0 & because as u8 != 0
+    }
+
+    /// Whether a breaker withholds activations that it would take otherwise, now or later.
+    pub(crate) fn is_tripped(self) -> bool {
+        !self.is(Because::Retired) && (self.is(Because::Breaker) || self.is(Because::Node))
     }
 
     /// Adds a reason; false if it was there.

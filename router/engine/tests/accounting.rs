@@ -6,6 +6,7 @@
 //! matters most: one answer for each push, one dispatch unless returned, none after the deadline.
 
 use bytes::Bytes;
+use engine::breaker::{Breaker, Cause, Rules, State, Verdict};
 use engine::container::{ContainerKey, Registration, Room};
 use engine::effect::{Effect, Perform};
 use engine::hub::{Action, Hub, Pass};
@@ -155,8 +156,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (1..4u64, 2..8u64, 1..6u64, 4..12u64, 4..24u64, 0..2usize).prop_map(
-        |(count, bytes, all, all_bytes, actions, recent_ids)| Limits {
+    (1..4u64, 2..8u64, 1..6u64, 4..12u64, 4..24u64, 0..2usize, 0..4u64, 0..3u32).prop_map(
+        |(count, bytes, all, all_bytes, actions, recent_ids, grace, probes)| Limits {
             recent_ids,
             action_queued_max: count,
             action_queued_bytes_max: bytes,
@@ -164,9 +165,17 @@ fn limits() -> impl Strategy<Value = Limits> {
             router_queued_bytes_max: all_bytes,
             actions_max: actions,
             idle_grace: GRACE,
+            breaker: (probes > 0).then(|| rules(probes)),
+            overdue_grace: Duration::from_micros(grace * TICK_US / 2),
             ..Limits::default()
         },
     )
+}
+
+/// Breakers that open soon, and for so short that no jitter shows: until the clock moves on.
+fn rules(probes: u32) -> Rules {
+    let open = Duration::from_micros(2);
+    Rules { strikes: 2, window: Duration::from_micros(4 * TICK_US), open_first: open, open_max: open, probes }
 }
 
 /// The engine and the model, side by side.
@@ -355,6 +364,7 @@ impl Pair {
             _ => None,
         }));
         self.balance();
+        self.look_into_all();
     }
 
     /// What holds between any two steps.
@@ -366,10 +376,39 @@ impl Pair {
         assert_eq!(self.hub.held(), self.model.live.len());
         assert_eq!(self.hub.actions(), self.model.revisions.len() as u64);
         let in_flight: usize = self.model.containers.iter().map(|container| container.in_flight.len()).sum();
-        assert_eq!(totals.of(Count::Accepted), totals.ended() + queued + in_flight as u64, "accepted = ended + held");
+        let overdue = self.model.live.values().filter(|activation| activation.answered).count() as u64;
+        assert_eq!(totals.overdue(), overdue);
+        assert_eq!(
+            totals.of(Count::Accepted) + overdue,
+            totals.ended() + queued + in_flight as u64,
+            "accepted = ended + held"
+        );
         let spent = totals.of(Count::Dispatched) - totals.of(Count::Unsent) + totals.of(Count::CreditsRevoked);
         let credits: u64 = self.model.containers.iter().map(|container| u64::from(container.credits)).sum();
         assert_eq!(totals.of(Count::CreditsGranted), spent + credits, "granted = spent + revoked + left");
+    }
+
+    /// What is found by looking at every container.
+    fn look_into_all(&mut self) {
+        let found = self.hub.audit(&mut self.pass);
+        let there = || self.model.containers.iter().filter(|one| !one.gone);
+        let open = || there().filter(|one| !one.retired);
+        let sum = |of: fn(&Container) -> usize| open().map(of).sum::<usize>() as u64;
+        let expected = engine::audit::Audit {
+            containers: there().count() as u64,
+            suspended: there().filter(|one| one.suspended).count() as u64,
+            tripped: open().filter(|one| one.blocked || one.node_blocked).count() as u64,
+            slots: sum(|one| one.concurrency as usize),
+            in_flight: sum(|one| one.in_flight.len()),
+            credits: sum(|one| one.credits as usize),
+            retired_in_flight: there().filter(|one| one.retired).map(|one| one.in_flight.len() as u64).sum(),
+        };
+        assert_eq!(found, expected);
+        assert!(found.credits + found.in_flight <= found.slots, "credits and what is in flight never exceed the slots");
+        let own = there().filter(|one| one.breaker.as_ref().is_some_and(|one| one.state() != State::Closed)).count();
+        let nodes = self.model.nodes.values().filter(|one| one.state() != State::Closed).count();
+        assert_eq!(self.hub.breakers(usize::MAX, &mut self.pass).len(), own + nodes);
+        assert!(self.hub.breakers(1, &mut self.pass).len() <= 1);
     }
 
     /// All leave, all time passes.
@@ -454,6 +493,8 @@ struct Model {
     superseded: BTreeMap<u8, VecDeque<u8>>,
     containers: Vec<Container>,
     live: BTreeMap<ActivationId, Activation>,
+    /// By revision and stream.
+    nodes: BTreeMap<(usize, u8), Breaker>,
     /// Ids that ended lately: what fits into the only set.
     ended: VecDeque<ActivationId>,
     full: Vec<bool>,
@@ -487,17 +528,26 @@ struct Container {
     retired: bool,
     gone: bool,
     used: u64,
+    /// When it is looked at, and when that was decided.
+    watched: Option<(Timestamp, u64)>,
+    breaker: Option<Breaker>,
+    /// By its breaker, and by its node's.
+    blocked: bool,
+    node_blocked: bool,
 }
 
 struct Activation {
     push: Push,
     admitted: u64,
     armed: u64,
+    /// It was overdue.
+    answered: bool,
+    dispatched_at: Timestamp,
 }
 
 impl Container {
     fn takes(&self) -> bool {
-        !self.retired && !self.awaiting && !self.suspended && self.credits > 0
+        !(self.retired || self.awaiting || self.suspended || self.blocked || self.node_blocked) && self.credits > 0
     }
 
     fn room(&self) -> u32 {
@@ -553,7 +603,12 @@ impl Model {
             return self.refuse_number();
         }
         (container.revision, container.used) = (at, self.tick());
+        let stream = container.stream;
         self.containers.push(container);
+        if let Some(breaker) = self.nodes.get_mut(&(at, stream)) {
+            breaker.look(self.now);
+            self.follow(at, stream);
+        }
         self.settle(at);
         true
     }
@@ -588,7 +643,8 @@ impl Model {
         }
         self.acknowledge(&push);
         let (id, clock) = (push.id, self.tick());
-        self.live.insert(id, Activation { push, admitted: clock, armed: clock });
+        self.live
+            .insert(id, Activation { push, admitted: clock, armed: clock, answered: false, dispatched_at: self.now });
         self.revisions[to].queue.push(id);
         if let Some(container) = chosen {
             self.dispatch(to, container);
@@ -646,7 +702,8 @@ impl Model {
             container.dispatched = container.dispatched.wrapping_sub(1);
             container.credits += u32::from(!container.retired);
         });
-        self.requeue(self.containers[at].revision, id);
+        self.undecided(at, id);
+        self.come_back(self.containers[at].revision, id);
     }
 
     fn rejoin(&mut self, at: usize, rejoin: &Rejoin) {
@@ -656,7 +713,10 @@ impl Model {
         }
         container.dispatched = 0;
         let lost: Vec<_> = container.in_flight.extract_if(.., |id| !rejoin.held.contains(id)).collect();
-        lost.into_iter().for_each(|id| self.lose(id));
+        for id in lost {
+            self.undecided(at, id);
+            self.lose(id);
+        }
         self.containers[at].credits = 0;
         self.change(at, |container| (container.suspended, container.awaiting) = (false, false));
         if self.containers[at].retired {
@@ -690,11 +750,16 @@ impl Model {
 
     fn complete(&mut self, at: usize, id: ActivationId, status: RunStatus, credits: u32) {
         let Some(ended) = self.take_in_flight(at, id) else { return };
-        let Activation { push, .. } = self.end(id).expect("in flight");
+        let Activation { push, answered, dispatched_at, .. } = self.end(id).expect("in flight");
         let clock = self.tick();
         let container = &mut self.containers[at];
         (container.warm, container.used) = (true, clock);
-        self.answer(&push, &format!("{status:?}"));
+        if !answered {
+            self.answer(&push, &format!("{status:?}"));
+            let failed = status == RunStatus::PlatformFailed;
+            let verdict = if failed { Verdict::Strike(Cause::Failed) } else { Verdict::Good };
+            self.judge(at, verdict, dispatched_at);
+        }
         if credits > 0 {
             self.grant(at, credits);
         }
@@ -706,12 +771,20 @@ impl Model {
         let activation = self.live.get_mut(&id).expect("in flight");
         activation.push.attempt += 1;
         activation.push.payload = payload;
-        self.requeue(revision, id);
+        let (answered, dispatched_at) = (activation.answered, activation.dispatched_at);
+        if !answered {
+            self.judge(at, Verdict::Strike(Cause::Refused), dispatched_at);
+        }
+        self.come_back(revision, id);
     }
 
-    fn requeue(&mut self, revision: usize, id: ActivationId) {
+    fn come_back(&mut self, revision: usize, id: ActivationId) {
         let clock = self.tick();
         let activation = self.live.get_mut(&id).expect("in flight");
+        if activation.answered {
+            self.end(id);
+            return self.settle(revision);
+        }
         activation.armed = clock;
         let admitted = activation.admitted;
         let queue = &self.revisions[revision].queue;
@@ -746,14 +819,25 @@ impl Model {
 
     fn gone(&mut self, at: usize) {
         let container = &mut self.containers[at];
-        (container.retired, container.gone, container.credits) = (true, true, 0);
-        std::mem::take(&mut container.in_flight).into_iter().for_each(|id| self.lose(id));
-        self.settle(self.containers[at].revision);
+        let was_gone = std::mem::replace(&mut container.gone, true);
+        (container.retired, container.credits) = (true, 0);
+        let (revision, stream) = (container.revision, container.stream);
+        let lost = std::mem::take(&mut container.in_flight);
+        let unanswered = lost.iter().map(|id| &self.live[id]).filter(|one| !one.answered);
+        let began = unanswered.map(|one| one.dispatched_at).next_back().filter(|_| !was_gone);
+        lost.into_iter().for_each(|id| self.lose(id));
+        if let Some(began) = began {
+            self.judge_node(revision, stream, Verdict::Strike(Cause::Failed), began);
+        }
+        self.containers[at].watched = None;
+        self.settle(revision);
     }
 
     fn lose(&mut self, id: ActivationId) {
-        let Activation { push, .. } = self.end(id).expect("in flight");
-        self.answer(&push, "lost");
+        let Activation { push, answered, .. } = self.end(id).expect("in flight");
+        if !answered {
+            self.answer(&push, "lost");
+        }
     }
 
     fn resume(&mut self, stream: u8) {
@@ -777,6 +861,148 @@ impl Model {
                 self.expire(at, id);
                 self.settle(at);
             }
+        }
+        let watched = |at: &usize| self.containers[*at].watched.map(|(due, armed)| (tick(due), armed));
+        let mut due: Vec<_> = (0..self.containers.len()).collect();
+        due.retain(|at| watched(at).is_some_and(|(due, _)| due <= now));
+        due.sort_by_key(watched);
+        due.into_iter().for_each(|at| self.look(at));
+    }
+
+    /// Answers what is overdue on a container.
+    fn look(&mut self, at: usize) {
+        self.containers[at].watched = None;
+        for id in self.containers[at].in_flight.clone() {
+            let activation = self.live.get_mut(&id).expect("in flight");
+            let due = activation.push.deadline + self.limits.overdue_grace;
+            if activation.answered {
+                continue;
+            }
+            if due <= self.now {
+                activation.answered = true;
+                let began = activation.dispatched_at;
+                let (reply, controller) = (activation.push.reply, activation.push.controller);
+                if reply == Reply::Outcome {
+                    self.effects.push(format!("answer {id} to {controller:?} timed_out"));
+                }
+                self.judge(at, Verdict::Strike(Cause::TimedOut), began);
+            }
+        }
+        let own = self.containers[at].in_flight.iter().map(|id| &self.live[id]);
+        let next = own.filter(|activation| !activation.answered).map(|activation| activation.push.deadline).min();
+        let overdue = next.map(|deadline| deadline + self.limits.overdue_grace);
+        let tripped = self.look_at_breakers(at);
+        if let Some(next) = overdue.into_iter().chain(tripped).min() {
+            self.watch(at, next);
+        }
+        self.settle(self.containers[at].revision);
+    }
+
+    fn look_at_breakers(&mut self, at: usize) -> Option<Timestamp> {
+        let now = self.now;
+        let (revision, stream) = (self.containers[at].revision, self.containers[at].stream);
+        let mut next = None;
+        if let Some(breaker) = &mut self.containers[at].breaker {
+            breaker.look(now);
+            next = breaker.until();
+            let blocked = !breaker.allows();
+            self.change(at, |container| container.blocked = blocked);
+        }
+        let Some(breaker) = self.nodes.get_mut(&(revision, stream)) else {
+            self.change(at, |container| container.node_blocked = false);
+            return next;
+        };
+        let due = breaker.look(now);
+        next = next.into_iter().chain(breaker.until()).min();
+        if due {
+            self.follow(revision, stream);
+        }
+        next
+    }
+
+    fn undecided(&mut self, at: usize, id: ActivationId) {
+        if !self.live[&id].answered {
+            self.judge(at, Verdict::Undecided, self.live[&id].dispatched_at);
+        }
+    }
+
+    /// How a run on a container ended, for its breaker and its node's.
+    fn judge(&mut self, at: usize, verdict: Verdict, began: Timestamp) {
+        let Some(rules) = self.limits.breaker.clone() else { return };
+        let now = self.now;
+        let container = &mut self.containers[at];
+        let (revision, stream) = (container.revision, container.stream);
+        if let Verdict::Strike(_) = verdict {
+            container.breaker.get_or_insert_with(|| Breaker::new(now, &rules));
+        }
+        if let Some(breaker) = &mut container.breaker {
+            breaker.ended(verdict, began, now, 0, &rules);
+            let (allows, until) = (breaker.allows(), breaker.until());
+            container.breaker.take_if(|breaker| breaker.is_over(now, &rules));
+            self.change(at, |container| container.blocked = !allows);
+            until.into_iter().for_each(|until| self.watch(at, until));
+        }
+        let verdict = match verdict {
+            Verdict::Good | Verdict::Strike(Cause::Failed) => verdict,
+            _ => Verdict::Undecided,
+        };
+        self.judge_node(revision, stream, verdict, began);
+    }
+
+    fn judge_node(&mut self, revision: usize, stream: u8, verdict: Verdict, began: Timestamp) {
+        let Some(rules) = self.limits.breaker.clone() else { return };
+        let (now, key) = (self.now, (revision, stream));
+        let standing =
+            |model: &Self| model.nodes.get(&key).map_or((true, State::Closed), |one| (one.allows(), one.state()));
+        let before = standing(self);
+        self.nodes.retain(|(of, _), breaker| {
+            let abandoned = breaker.until().is_some_and(|until| until + rules.open_max <= now);
+            *of != revision || !breaker.is_over(now, &rules) && !abandoned
+        });
+        if let Verdict::Strike(_) = verdict {
+            self.nodes.entry(key).or_insert_with(|| Breaker::new(now, &rules));
+        }
+        if let Some(breaker) = self.nodes.get_mut(&key) {
+            breaker.ended(verdict, began, now, 0, &rules);
+        }
+        if before != standing(self) {
+            self.follow(revision, stream);
+        }
+    }
+
+    /// The containers of a node take activations or do not, as its breaker says.
+    fn follow(&mut self, revision: usize, stream: u8) {
+        let breaker = self.nodes.get(&(revision, stream));
+        let (allows, until) = breaker.map_or((true, None), |one| (one.allows(), one.until()));
+        for at in 0..self.containers.len() {
+            let container = &self.containers[at];
+            if (container.revision, container.stream, container.gone) == (revision, stream, false) {
+                self.change(at, |container| container.node_blocked = !allows);
+                until.into_iter().for_each(|until| self.watch(at, until));
+            }
+        }
+    }
+
+    /// What is dispatched may be a probe.
+    fn begin(&mut self, at: usize) {
+        let now = self.now;
+        let container = &mut self.containers[at];
+        let (revision, stream) = (container.revision, container.stream);
+        if let Some(breaker) = container.breaker.as_mut().filter(|one| one.state() == State::HalfOpen) {
+            assert!(breaker.begin(now), "one probe at a time");
+            container.blocked = true;
+        }
+        if let Some(breaker) = self.nodes.get_mut(&(revision, stream)).filter(|one| one.state() == State::HalfOpen) {
+            assert!(breaker.begin(now), "one probe at a time");
+            self.follow(revision, stream);
+        }
+    }
+
+    fn watch(&mut self, at: usize, due: Timestamp) {
+        let clock = self.tick();
+        let watched = &mut self.containers[at].watched;
+        if watched.is_none_or(|(earlier, _)| due < earlier) {
+            *watched = Some((due, clock));
         }
     }
 
@@ -845,7 +1071,11 @@ impl Model {
         let Push { attempt, payload, deadline, .. } = &self.live[&id].push;
         let left = (self.now.until(*deadline).as_millis()).max(1);
         let number = container.number;
+        let due = *deadline + self.limits.overdue_grace;
         self.effects.push(format!("dispatch {id} to {number} left {left} attempt {attempt} {} bytes", payload.len()));
+        self.watch(to, due);
+        self.live.get_mut(&id).expect("just dispatched").dispatched_at = self.now;
+        self.begin(to);
     }
 
     fn acknowledge(&mut self, push: &Push) {

@@ -23,9 +23,13 @@
 //! wait MS                                    time passes; the timers are looked at whenever the engine asked for it
 //! stall MS                                   time passes, the timers are not looked at
 //! show                                       what is held, in total
+//! breakers                                   those that are not closed
+//! sum                                        over all containers
+//! count NAME                                 how often that happened
 //! ```
 
 use bytes::Bytes;
+use engine::audit::{Audit, Report};
 use engine::container::{ContainerKey, Registration, Room};
 use engine::effect::{Effect, Perform};
 use engine::hub::{Action, Hub, Pass};
@@ -246,6 +250,9 @@ impl World {
             "wait" => self.wait(Duration::from_millis(words.number(1))),
             "stall" => self.pass.now = self.pass.now + Duration::from_millis(words.number(1)),
             "show" => self.show(),
+            "breakers" => self.show_breakers(),
+            "sum" => self.sum(),
+            "count" => self.show_count(words),
             _ => panic!("{}: unknown verb", words.place),
         }
         self.perform();
@@ -263,6 +270,9 @@ impl World {
                 "router_queued_bytes_max" => limits.router_queued_bytes_max = n,
                 "actions_max" => limits.actions_max = n,
                 "container_concurrency_max" => limits.container_concurrency_max = small(n),
+                "overdue_grace" => limits.overdue_grace = Duration::from_millis(n),
+                "slow_after" => limits.slow_after = Some(Duration::from_millis(n)),
+                "breaker" => limits.breaker = limits.breaker.filter(|_| n > 0),
                 "recent_ids" => limits.recent_ids = n.try_into().expect("a small number"),
                 "idle_grace" => limits.idle_grace = Duration::from_millis(n),
                 name => panic!("{}: unknown limit {name}", words.place),
@@ -373,6 +383,30 @@ impl World {
         self.lines.push(format!("held {held} queued {queued} bytes {bytes} actions {actions}"));
     }
 
+    fn show_breakers(&mut self) {
+        for Report { container, session, state, cause, since, .. } in self.hub.breakers(100, &mut self.pass) {
+            let of = container.map_or(self.stream_name(session), |number| self.container(number));
+            let since = since.as_micros() / 1000;
+            self.lines.push(format!("{of} {} since {since}, {}", state.label(), cause.label()));
+        }
+    }
+
+    fn sum(&mut self) {
+        let Audit { containers, suspended, tripped, slots, in_flight, credits, retired_in_flight } =
+            self.hub.audit(&mut self.pass);
+        self.lines.push(format!(
+            "containers {containers} suspended {suspended} tripped {tripped} slots {slots} in_flight {in_flight} \
+             credits {credits} retired_in_flight {retired_in_flight}"
+        ));
+    }
+
+    fn show_count(&mut self, words: &Words<'_>) {
+        self.hub.settle(&mut self.pass);
+        let count = Count::ALL.iter().find(|count| count.label() == words.first());
+        let count = count.unwrap_or_else(|| panic!("{}: no such count", words.place));
+        self.lines.push(self.hub.totals().of(*count).to_string());
+    }
+
     fn refused(&mut self, rejection: Rejection) {
         self.lines.push(format!("refused {}", rejected(&rejection)));
     }
@@ -415,8 +449,12 @@ impl World {
 
     fn check_conservation(&mut self, place: &str) {
         self.hub.settle(&mut self.pass);
-        let (accepted, ended) = (self.hub.totals().of(Count::Accepted), self.hub.totals().ended());
-        assert_eq!(accepted, ended + self.hub.held() as u64, "{place}: accepted = ended + held");
+        let (held, totals) = (self.hub.held() as u64, self.hub.totals());
+        assert_eq!(
+            totals.of(Count::Accepted) + totals.overdue(),
+            totals.ended() + held,
+            "{place}: accepted = ended + held - overdue"
+        );
     }
 
     /// Everyone leaves. Then nothing is left, whatever happened before.

@@ -92,7 +92,9 @@ fn every_push_is_answered_once_and_nothing_is_dispatched_twice() {
         pushed
     );
     assert_eq!(of(Count::CreditsGranted), of(Count::Dispatched) + of(Count::CreditsRevoked));
-    assert_eq!(of(Count::Dispatched), of(Count::Completed) + of(Count::Lost) + of(Count::Returned));
+    let late = of(Count::Late) + of(Count::LateLost);
+    assert_eq!(of(Count::TimedOut), late, "what timed out left its container all the same");
+    assert_eq!(of(Count::Dispatched), of(Count::Completed) + of(Count::Lost) + of(Count::Returned) + late);
     assert_eq!(of(Count::ContainersRegistered), of(Count::ContainersLeft));
     assert!(of(Count::Completed) > 0 && of(Count::Returned) > 0, "invokers got something to do");
     assert_eq!((hub.held(), hub.budget().queued(), hub.budget().queued_bytes()), (0, 0, 0));

@@ -1,0 +1,198 @@
+//! Which containers get nothing because work fails there: their own [breakers](crate::breaker), and those of their
+//! [nodes](crate::nodes) for the action. A part of the [matcher](crate::matcher).
+//!
+//! ```text
+//!                        its own breaker        its node's
+//!   completed            good                   good           an action's own failure is no strike, nor is a full queue or
+//!   action failed        good                   good           an expired activation, which no container has seen
+//!   platform failed      strike                 strike
+//!   slower than it may   strike (slow)          undecided
+//!   returned unstarted   strike (refused)       undecided
+//!   overdue              strike (timed out)     undecided
+//!   gone with work       -                      strike, one for all of it
+//!   never sent, not held undecided              undecided
+//! ```
+//!
+//! While neither it nor a node has had a strike, a container costs a dispatch and a completion a null check each.
+
+use crate::breaker::{Breaker, Cause, State, Verdict};
+use crate::container::ContainerKey;
+use crate::id::StreamId;
+use crate::matcher::{Matcher, Turn};
+use crate::tally::Count;
+use crate::time::Timestamp;
+use crate::withheld::Because;
+
+/// A breaker that is not closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tripped {
+    pub(crate) session: StreamId,
+    /// None: of all containers of the session.
+    pub(crate) container: Option<u32>,
+    pub(crate) state: State,
+    pub(crate) cause: Cause,
+    pub(crate) since: Timestamp,
+}
+
+impl Matcher {
+    /// Whether a breaker has to hear how things end there.
+    pub(crate) fn is_guarded(&self, key: ContainerKey) -> bool {
+        self.nodes.is_some() || self.containers.get(key).is_some_and(|container| container.breaker.is_some())
+    }
+
+    /// Something that was dispatched to a container then has ended.
+    #[cold]
+    pub(crate) fn judge(&mut self, key: ContainerKey, verdict: Verdict, began: Timestamp, turn: &mut Turn<'_>) {
+        let Some(container) = self.containers.get(key) else { return };
+        let node = container.stream;
+        self.judge_container(key, verdict, began, turn);
+        let verdict = match verdict {
+            Verdict::Good | Verdict::Strike(Cause::Failed) => verdict,
+            Verdict::Strike(_) | Verdict::Undecided => Verdict::Undecided,
+        };
+        self.judge_node(node, verdict, began, turn);
+    }
+
+    fn judge_container(&mut self, key: ContainerKey, verdict: Verdict, began: Timestamp, turn: &mut Turn<'_>) {
+        let Some(rules) = &turn.shared.limits.breaker else { return };
+        let random = turn.shared.random(turn.now);
+        let Some(container) = self.containers.get_mut(key) else { return };
+        if let (None, Verdict::Strike(_)) = (&container.breaker, verdict) {
+            container.breaker = Some(Box::new(Breaker::new(turn.now, rules)));
+        }
+        let Some(breaker) = &mut container.breaker else { return };
+        let changed = breaker.ended(verdict, began, turn.now, random, rules);
+        let (allows, until, cause) = (breaker.allows(), breaker.until(), breaker.cause());
+        if breaker.is_over(turn.now, rules) {
+            container.breaker = None;
+        }
+        self.containers.set(key, Because::Breaker, !allows);
+        turn.count_change(changed, cause);
+        if let Some(until) = until {
+            self.watch(key, until, turn);
+        }
+    }
+
+    /// Something has ended on a node that was dispatched to it then.
+    pub(crate) fn judge_node(&mut self, node: StreamId, verdict: Verdict, began: Timestamp, turn: &mut Turn<'_>) {
+        let Some(rules) = &turn.shared.limits.breaker else { return };
+        let random = turn.shared.random(turn.now).rotate_left(32);
+        let nodes = match (&mut self.nodes, verdict) {
+            (Some(nodes), _) => nodes,
+            (none, Verdict::Strike(_)) => none.insert(Box::default()),
+            (None, _) => return,
+        };
+        let standing =
+            |breaker: Option<&mut Breaker>| breaker.map_or((true, State::Closed), |one| (one.allows(), one.state()));
+        let before = standing(nodes.get_mut(node));
+        nodes.forget(turn.now, rules);
+        let breaker = match verdict {
+            Verdict::Strike(_) => nodes.get_or_add(node, turn.now, rules),
+            _ => nodes.get_mut(node),
+        };
+        if let Some(breaker) = breaker {
+            let changed = breaker.ended(verdict, began, turn.now, random, rules);
+            let cause = breaker.cause();
+            turn.count_change(changed, cause);
+        }
+        let after = standing(self.nodes.as_mut().and_then(|nodes| nodes.get_mut(node)));
+        self.nodes.take_if(|nodes| nodes.is_empty());
+        if before != after {
+            self.follow_node(node, turn);
+        }
+    }
+
+    /// Withholds activations from the containers of a node, or no longer, as its breaker says.
+    fn follow_node(&mut self, node: StreamId, turn: &mut Turn<'_>) {
+        let breaker = self.nodes.as_mut().and_then(|nodes| nodes.get_mut(node));
+        let (allows, until) = breaker.map_or((true, None), |breaker| (breaker.allows(), breaker.until()));
+        for key in self.containers.of(node) {
+            self.containers.set(key, Because::Node, !allows);
+            if let Some(until) = until {
+                self.watch(key, until, turn);
+            }
+        }
+    }
+
+    /// Something is dispatched to a container: it may be a probe.
+    #[cold]
+    pub(crate) fn begin(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
+        let container = self.containers.get_mut(key).expect("just chosen");
+        let node = container.stream;
+        if let Some(breaker) = container.breaker.as_mut().filter(|breaker| breaker.state() == State::HalfOpen) {
+            breaker.begin(turn.now);
+            turn.tally.count(Count::BreakerProbed);
+            self.containers.set(key, Because::Breaker, true);
+        }
+        let breaker = self.nodes.as_mut().and_then(|nodes| nodes.get_mut(node));
+        if let Some(breaker) = breaker.filter(|breaker| breaker.state() == State::HalfOpen) {
+            breaker.begin(turn.now);
+            turn.tally.count(Count::BreakerProbed);
+            self.follow_node(node, turn);
+        }
+    }
+
+    /// Sees whether a probe may go to a container. Returns when to look again.
+    pub(crate) fn look_at_breakers(&mut self, key: ContainerKey, turn: &mut Turn<'_>) -> Option<Timestamp> {
+        let container = self.containers.get_mut(key)?;
+        let node = container.stream;
+        let mut next = None;
+        if let Some(breaker) = &mut container.breaker {
+            breaker.look(turn.now);
+            next = breaker.until();
+            let allows = breaker.allows();
+            self.containers.set(key, Because::Breaker, !allows);
+        }
+        let Some(breaker) = self.nodes.as_mut().and_then(|nodes| nodes.get_mut(node)) else {
+            // Forgotten, should nobody have looked for so long.
+            self.containers.set(key, Because::Node, false);
+            return next;
+        };
+        let due = breaker.look(turn.now);
+        let until = breaker.until();
+        if due {
+            self.follow_node(node, turn);
+        }
+        next.into_iter().chain(until).min()
+    }
+
+    /// A container is new: what its node's breaker says holds for it too.
+    pub(crate) fn guard(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
+        if self.nodes.is_none() {
+            return;
+        }
+        let node = self.containers.get(key).expect("just registered").stream;
+        if let Some(breaker) = self.nodes.as_mut().and_then(|nodes| nodes.get_mut(node)) {
+            breaker.look(turn.now);
+            self.follow_node(node, turn);
+        }
+    }
+
+    /// Its breakers that are not closed.
+    pub(crate) fn tripped(&self) -> impl Iterator<Item = Tripped> {
+        let nodes = self.nodes.iter().flat_map(|nodes| nodes.not_closed());
+        let nodes = nodes.map(|(session, breaker)| Tripped::new(session, None, breaker));
+        self.containers.tripped().chain(nodes)
+    }
+}
+
+impl Tripped {
+    pub(crate) fn new(session: StreamId, container: Option<u32>, breaker: &Breaker) -> Self {
+        Self { session, container, state: breaker.state(), cause: breaker.cause(), since: breaker.since() }
+    }
+}
+
+impl Turn<'_> {
+    fn count_change(&mut self, changed: Option<State>, cause: Cause) {
+        match changed {
+            None | Some(State::HalfOpen) => {}
+            Some(State::Closed) => self.tally.count(Count::BreakerClosed),
+            Some(State::Open) => self.tally.count(match cause {
+                Cause::Refused => Count::BreakerRefused,
+                Cause::TimedOut => Count::BreakerTimedOut,
+                Cause::Failed => Count::BreakerFailed,
+                Cause::Slow => Count::BreakerSlow,
+            }),
+        }
+    }
+}
