@@ -170,6 +170,12 @@ impl Matcher {
         turn.now = self.latest;
     }
 
+    /// Whether the activation in that slot is to be answered in that session; None: another one is there, or none.
+    pub(crate) fn owes(&self, slot: Key, id: &ActivationId, session: StreamId) -> Option<bool> {
+        let slot = self.slots.get(slot).filter(|slot| slot.id == *id)?;
+        Some(slot.controller == session && slot.reply == Reply::Outcome && !slot.is_answered())
+    }
+
     /// Since when it has had nothing to do, as far as it knows: nothing queued, nothing in flight, no containers.
     pub(crate) fn idle_since(&self) -> Option<Timestamp> {
         (self.slots.is_empty() && self.containers.is_empty()).then_some(self.latest)
