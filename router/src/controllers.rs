@@ -108,12 +108,6 @@ impl Controllers {
         self.sessions.lock().is_of_this_life(token)
     }
 
-    /// The controller of that stream has said its last word.
-    pub fn leaving(&self, controller: &Controller, line: &Line) {
-        self.sessions.lock().leaving(controller.stream, line.attachment());
-        controller.outbox.finish();
-    }
-
     /// A session's stream ended. True if the session waits for its controller now.
     pub fn ended(&self, controller: &Controller, line: &Line, how: End, now: Timestamp) -> bool {
         let attachment = line.attachment();
