@@ -119,6 +119,7 @@ impl Metrics {
         let containers = hub.totals().of(Count::ContainersRegistered) - hub.totals().of(Count::ContainersLeft);
         for (name, help, value) in [
             ("router_held", "Activations queued or in flight", hub.held() as u64),
+            ("router_overdue", "Of those held, answered as timed out and still in flight", hub.totals().overdue()),
             ("router_queue_depth", "Activations queued", hub.budget().queued()),
             ("router_queue_bytes", "Payload bytes queued", hub.budget().queued_bytes()),
             ("router_actions", "Actions known", hub.actions()),
