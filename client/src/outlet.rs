@@ -115,6 +115,22 @@ impl<F: Frame> Outlet<F> {
         result
     }
 
+    /// Appends an entry that is owed and bounded elsewhere, however much waits; gives it back only if the stream has ended.
+    pub(crate) fn append_over<T: Entry + Into<F::Entry>>(&self, entry: T) -> Result<(), T> {
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.closed {
+            return Err(entry);
+        }
+        waiting.bytes += entry.bytes();
+        waiting.entries.push_back(entry.into());
+        let sleeper = waiting.sleeper.take();
+        drop(waiting);
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+        Ok(())
+    }
+
     /// Takes nothing more; the stream ends after what waits is sent.
     pub(crate) fn close(&self) {
         let sleeper = {

@@ -91,7 +91,9 @@ async fn a_router_that_keeps_silent_is_given_the_timeout_and_the_grace() {
     let invoked = invoke(&controller, "p", SECOND);
     let id = next_id(&mut peer).await;
     assert_eq!(invoked.await.unwrap().outcome, Outcome::TimedOut);
-    assert_eq!(since.elapsed(), SECOND + Controller::ANSWER_GRACE);
+    // Rounded up to the ticks of the desk's wheel and of the runtime's.
+    let late = since.elapsed() - (SECOND + Controller::ANSWER_GRACE);
+    assert!(late <= Duration::from_millis(3), "{late:?}");
 
     // What comes later, or twice, or was never asked for, is counted and dropped.
     assert_eq!((controller.outstanding(), controller.late_answers()), (0, 0));
