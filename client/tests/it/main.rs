@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests")]
 
 mod controller;
+mod desk;
 mod invoker;
 mod router;
 mod streams;
