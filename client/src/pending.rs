@@ -18,13 +18,12 @@ use tokio::sync::oneshot;
 pub struct Pending {
     line: Arc<Line>,
     id: ActivationId,
-    /// None once it was heard.
-    answer: Option<oneshot::Receiver<Box<Answer>>>,
+    answer: oneshot::Receiver<Box<Answer>>,
 }
 
 impl Pending {
     pub(crate) fn new(line: Arc<Line>, id: ActivationId, answer: oneshot::Receiver<Box<Answer>>) -> Self {
-        Self { line, id, answer: Some(answer) }
+        Self { line, id, answer }
     }
 
     /// The activation's id.
@@ -38,9 +37,7 @@ impl Future for Pending {
 
     /// Panics if polled again after the answer.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let answer = self.answer.as_mut().expect("not polled again after the answer");
-        let heard = ready!(Pin::new(answer).poll(cx));
-        self.answer = None;
+        let heard = ready!(Pin::new(&mut self.answer).poll(cx));
         // The desk never drops a caller that it has not answered.
         Poll::Ready(
             heard.map_or_else(|_| Answer::own(self.id, Outcome::Unreachable { maybe_sent: true }), |heard| *heard),
@@ -50,11 +47,9 @@ impl Future for Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if let Some(mut answer) = self.answer.take() {
-            // One that was answered has no seat any more.
-            if answer.try_recv().is_err() {
-                self.line.give_up(self.id);
-            }
+        // One that was answered has no seat any more.
+        if !self.answer.is_terminated() && self.answer.try_recv().is_err() {
+            self.line.give_up(self.id);
         }
     }
 }
