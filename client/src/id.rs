@@ -22,11 +22,6 @@ impl ActivationId {
     pub(crate) fn from_wire(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
-
-    /// One that no other will ever equal.
-    pub(crate) fn random() -> Self {
-        Self(rand::random())
-    }
 }
 
 impl std::fmt::Display for ActivationId {

@@ -57,7 +57,7 @@ pub use engine::breaker;
 pub use id::ActivationId;
 pub use inlet::{OpenError, StreamError};
 pub use invocation::Invocation;
-pub use invoker::{Container, Invoker, RegisterError};
+pub use invoker::{Container, Invoker, InvokerConfig, RegisterError};
 pub use outcome::{Answer, Durability, Outcome, Reason, Rejection, Stages};
 pub use outlet::AppendError;
 pub use pending::{Invoke, Pending};

@@ -94,7 +94,7 @@ impl PushSender {
     /// On a resumed stream: says which activations pushed on the one before still wait for their answers, in a frame of their own:
     /// at most `Welcome.frame_entries_max` ids of 16 bytes. Takes no room among what waits.
     pub fn state_outstanding(&self, ids: Vec<Bytes>) -> Result<(), AppendError<Vec<Bytes>>> {
-        self.outlet.append_over(Outstanding(ids)).map_err(|Outstanding(ids)| AppendError::Closed(ids))
+        self.outlet.append_over(Outstanding(ids)).map_err(|refused| AppendError::Closed(refused.into_entry().0))
     }
 
     /// Sends what the desk wants sent, or says why not.
@@ -204,6 +204,10 @@ impl Entry for PushEntry {
 impl Entry for Outstanding {
     fn bytes(&self) -> usize {
         self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn payload_bytes(&self) -> usize {
+        0
     }
 }
 
