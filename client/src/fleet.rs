@@ -83,9 +83,8 @@ impl<U: Upstream> Fleet<U> {
         }
         let number = self.free_number().ok_or(RegisterError::TooManyContainers)?;
         let mut place = Place::new(spec, handler, self.registered);
-        if self.link.is_some() {
+        if let Some(link) = &self.link {
             let register = place.register(number, next_epoch(&mut self.epoch), self.session);
-            let link = self.link.as_ref().expect("seen above");
             match link.append(register.into()) {
                 Ok(()) => {}
                 // A stream that has ended: it is registered on the next.

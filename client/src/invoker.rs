@@ -202,7 +202,7 @@ impl Shared {
                 let mut fleet = self.fleet.lock();
                 fleet.on_ended(end);
                 // While the session may be resumed there may be something left to tell.
-                fleet.draining && !(fleet.is_parked() && !fleet.places.is_empty())
+                fleet.draining && (!fleet.is_parked() || fleet.places.is_empty())
             };
             self.recount();
             if over {

@@ -140,7 +140,7 @@ impl World {
                 }
                 let asked = left[which.index(left.len())];
                 self.late += u64::from(asked.done);
-                self.answer(&asked.id.bytes().to_vec(), outcome(number), &mut effects);
+                self.answer(&asked.id.bytes(), outcome(number), &mut effects);
             }
             Step::AnswerNobody(id) => {
                 self.late += 1;

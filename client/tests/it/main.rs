@@ -6,5 +6,7 @@
 mod controller;
 mod desk;
 mod invoker;
+mod rejoin;
+mod resume;
 mod router;
 mod streams;
