@@ -482,3 +482,6 @@ fn next_epoch(last: &mut u32) -> NonZeroU32 {
 
 /// Numbers of containers are below this.
 const NUMBERS: u64 = 1_000_000;
+
+#[cfg(test)]
+mod tests;
