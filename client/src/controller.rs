@@ -292,7 +292,7 @@ impl State {
     /// Sends what is to be sent; the answers are for whoever has let go of the state.
     fn carry_out(&mut self, now: Timestamp) -> Answers {
         let mut answers = Vec::new();
-        // Of what is sent together, nothing is sent behind what was refused: it may depend on it.
+        // Of what is sent together, nothing is sent behind what found no room: it may depend on it.
         let mut refused = None;
         let mut effects = std::mem::take(&mut self.effects);
         let mut consequences = Vec::new();
@@ -301,7 +301,7 @@ impl State {
                 Effect::Answer(caller, answer) => answers.push((caller, answer)),
                 Effect::Send(entry) => {
                     if let Err((entry, why)) = self.send(entry, refused) {
-                        refused = Some(why);
+                        refused = Some(why).filter(|why| !matches!(why, Unsent::TooLarge { .. }));
                         self.desk.handle_unsent(now, entry, why, &mut consequences);
                     }
                 }

@@ -34,8 +34,8 @@ use std::time::Duration;
 /// What is to be done, in this order.
 #[derive(Debug)]
 pub enum Effect<C> {
-    /// Append it to the stream. If it cannot be taken, say so with [`Desk::handle_unsent`], and say the same of all that the same call
-    /// of the desk wanted to be sent behind it.
+    /// Append it to the stream. If it cannot be taken, say so with [`Desk::handle_unsent`]; and unless it alone was too large, say the
+    /// same of all that the same call of the desk wanted to be sent behind it, since that may depend on it.
     Send(Entry),
     /// Answer this caller. It will not be heard of again.
     Answer(C, Box<Answer>),

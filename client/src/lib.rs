@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `controller` | every activation answered once: carries what the `desk` decides; `invocation` in, `pending` out; `config` |
 //! | `desk` | who waits for which answer, until when: pure; `circuits` the actions' breakers, `declared` their numbers |
-//! | `invoker` | containers and their runs: `fleet` holds them, `container` says where each one stands |
+//! | `invoker` | containers and their runs: `fleet` decides what is said of them, `container` where each one stands |
 //! | `push`, `pull` | a controller's and an invoker's stream, frame by frame, for those who keep track themselves |
 //! | `outlet`, `inlet` | the two directions of any stream |
 //! | `connect` | the tuned connection |

@@ -217,8 +217,14 @@ impl World {
                 Effect::Answer(caller, answer) => self.on_answer(caller, &answer),
                 Effect::Send(Entry::Outstanding(ids)) => assert!((1..=3).contains(&ids.len()), "it fits in a frame"),
                 Effect::Send(entry) => {
-                    refused = refused.or(self.refuse.take());
-                    match refused {
+                    // No declaration is too large.
+                    let too_large = |why: &Unsent| matches!(why, Unsent::TooLarge { .. });
+                    let why = refused.or_else(|| match entry {
+                        Entry::Declare(_) => self.refuse.take_if(|why| !too_large(why)),
+                        _ => self.refuse.take(),
+                    });
+                    refused = why.filter(|why| !too_large(why));
+                    match why {
                         Some(why) => self.desk.handle_unsent(self.now, entry, why, &mut consequences),
                         None => self.on_send(entry),
                     }
@@ -356,6 +362,18 @@ fn what_never_left_is_sent_on_the_next_stream_with_the_time_it_has_left() {
         assert_eq!(sent, [280], "resumed: {resumed}");
         world.finish();
     }
+}
+
+#[test]
+fn one_that_the_next_router_finds_too_large_takes_no_others_along() {
+    let mut world = connected();
+    (0..3).for_each(|_| _ = submit(&mut world, 300));
+    world.apply(Step::End { broken: true });
+    world.refuse = Some(Unsent::TooLarge { payload_bytes_max: 0 });
+    world.apply(Step::Open { resumed: false, grace_ms: 50 });
+    let done: Vec<_> = world.asked.iter().map(|asked| asked.done).collect();
+    assert_eq!((done, world.outlet.len()), (vec![true, false, false], 2));
+    world.finish();
 }
 
 #[test]
