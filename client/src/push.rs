@@ -12,6 +12,7 @@ use futures_util::Stream;
 use proto::v1;
 use proto::v1::router_client::RouterClient;
 use std::sync::Arc;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 /// Opens Push streams.
@@ -104,10 +105,13 @@ impl PushSender {
                 let why = Unsent::from(&refused);
                 (desk::Entry::Declare(Box::new(refused.into_entry())), why)
             }),
-            desk::Entry::Activation(activation) => self.outlet.append([activation]).map_err(|refused| {
-                let why = Unsent::from(&refused);
-                (desk::Entry::Activation(refused.into_entry()), why)
-            }),
+            desk::Entry::Activation(activation) => {
+                let timed = Timed { activation, since: Instant::now() };
+                self.outlet.append([timed]).map_err(|refused| {
+                    let why = Unsent::from(&refused);
+                    (desk::Entry::Activation(refused.into_entry().activation), why)
+                })
+            }
             desk::Entry::Outstanding(ids) => self.state_outstanding(ids).map_err(|refused| {
                 let why = Unsent::from(&refused);
                 (desk::Entry::Outstanding(refused.into_entry()), why)
@@ -118,7 +122,7 @@ impl PushSender {
     /// Ends the stream, and says which activations are still here, in no frame: they have certainly not left.
     pub(crate) fn reclaim(&self) -> impl Iterator<Item = v1::Activation> {
         self.outlet.reclaim().into_iter().filter_map(|entry| match entry {
-            PushEntry::Activation(activation) => Some(activation),
+            PushEntry::Activation(activation) | PushEntry::Timed(Timed { activation, .. }) => Some(activation),
             _ => None,
         })
     }
@@ -156,6 +160,22 @@ impl<T> From<&AppendError<T>> for Unsent {
     }
 }
 
+/// An activation and since when it waits to be sent: that much of its time has gone when it is.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    activation: v1::Activation,
+    since: Instant,
+}
+
+impl Timed {
+    /// With the time that it has left; none if that is nothing, and then it is its caller's timer that answers.
+    fn leave(self) -> Option<v1::Activation> {
+        let waited_ms = u32::try_from(self.since.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let time_left_ms = self.activation.time_left_ms.checked_sub(waited_ms).filter(|left| *left > 0)?;
+        Some(v1::Activation { time_left_ms, ..self.activation })
+    }
+}
+
 /// Ids for one frame.
 #[derive(Debug)]
 pub(crate) struct Outstanding(Vec<Bytes>);
@@ -166,6 +186,7 @@ pub(crate) enum PushEntry {
     Hello(Box<v1::ControllerHello>),
     Declare(Box<v1::DeclareAction>),
     Activation(v1::Activation),
+    Timed(Timed),
     Outstanding(Outstanding),
 }
 
@@ -185,6 +206,7 @@ impl Frame for v1::PushRequest {
             }
             PushEntry::Declare(declare) => self.declares.push(*declare),
             PushEntry::Activation(activation) => self.activations.push(activation),
+            PushEntry::Timed(timed) => self.activations.extend(timed.leave()),
         }
         Ok(())
     }
@@ -196,8 +218,21 @@ impl Entry for PushEntry {
             Self::Hello(hello) => hello.bytes(),
             Self::Declare(declare) => declare.bytes(),
             Self::Activation(activation) => activation.bytes(),
+            Self::Timed(timed) => timed.bytes(),
             Self::Outstanding(ids) => ids.bytes(),
         }
+    }
+}
+
+impl Entry for Timed {
+    fn bytes(&self) -> usize {
+        self.activation.bytes()
+    }
+}
+
+impl From<Timed> for PushEntry {
+    fn from(timed: Timed) -> Self {
+        Self::Timed(timed)
     }
 }
 
