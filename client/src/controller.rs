@@ -372,8 +372,9 @@ pub(crate) fn reconnects() -> Backoff {
     Backoff::new(Duration::from_millis(10), Duration::from_secs(5))
 }
 
-/// A stream that lasted this long was a success, and the next failure is the first.
-pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// A stream that lasted this long was a success, and the next failure is the first: a line that flaps makes no more than one quick
+/// attempt a second.
+pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(1);
 /// Timers that are handled before others get their turn.
 const DUE_AT_ONCE: usize = 1024;
 /// Room for this many is kept after a burst.
