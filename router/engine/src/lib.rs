@@ -20,13 +20,18 @@ mod ledger;
 pub mod limits;
 mod list;
 mod matcher;
+#[cfg(all(test, router_loom))]
+mod models;
 mod nodes;
 pub mod outcome;
 mod overdue;
 mod recent;
 mod rejoin;
 pub mod slab;
+#[cfg(not(any(router_loom, router_shuttle)))]
 mod sync;
+#[cfg(any(router_loom, router_shuttle))]
+pub mod sync;
 #[cfg(test)]
 mod tables;
 pub mod tally;
