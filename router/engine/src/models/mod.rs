@@ -9,6 +9,7 @@
 
 mod budget;
 mod intake;
+mod recent;
 mod room;
 mod timers;
 

@@ -6,7 +6,7 @@ use crate::id::ActionKey;
 use crate::limits::Limits;
 use crate::sync::{Fault, with_fault};
 use crate::time::Timestamp;
-use crate::timers::{Timer, Timers};
+use crate::timers::{Due, Timer, Timers};
 use loom::thread;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const LATEST: Timestamp = Timestamp::from_micros(9 * 1024);
 
 /// Something for timers to be about.
 fn action() -> Arc<Action> {
-    let hub = Hub::new(Limits::default(), 7, 1, Timestamp::ZERO);
+    let hub = Hub::new(Limits { recent_ids: 0, ..Limits::default() }, 7, 1, Timestamp::ZERO);
     hub.declare(&ActionKey::new("tenant", "action", "1"), &mut Pass::new(())).unwrap()
 }
 
@@ -37,7 +37,7 @@ fn armed_while_it_plans(planned_before: &[Timestamp]) {
         let (timers, action) = (timers.clone(), action.clone());
         thread::spawn(move || arm(&timers, &action, LATER))
     };
-    timers.advance(SOON, usize::MAX, &mut Vec::new());
+    timers.advance(SOON, usize::MAX, &mut Due::default());
     let planned = timers.next_wake();
     let told = other.join().unwrap();
     assert!(told || planned.is_some_and(|at| at <= LATER), "the driver sleeps through {LATER:?} until {planned:?}");

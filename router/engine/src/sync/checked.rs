@@ -77,7 +77,7 @@ pub(crate) fn fence(order: Ordering) {
 }
 
 /// As std's, with the methods that are used.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AtomicU64(checker::atomic::AtomicU64);
 
 #[allow(missing_docs)]
@@ -327,6 +327,30 @@ impl<K: Eq + Hash + Clone, V, S: BuildHasher> DashMap<K, V, S> {
 
     pub fn shrink_to_fit(&self) {
         self.0.lock().shrink_to_fit();
+    }
+}
+
+impl<'a, K: Eq + Hash + Clone, V, S: BuildHasher> IntoIterator for &'a DashMap<K, V, S> {
+    type Item = OccupiedEntry<'a, K, V, S>;
+    type IntoIter = Entries<'a, K, V, S>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Entries { map: self, keys: self.0.lock().keys().cloned().collect() }
+    }
+}
+
+/// What was there when it began and still is, locked one after the other.
+#[derive(Debug)]
+pub struct Entries<'a, K, V, S> {
+    map: &'a DashMap<K, V, S>,
+    keys: VecDeque<K>,
+}
+
+impl<'a, K: Eq + Hash + Clone, V, S: BuildHasher> Iterator for Entries<'a, K, V, S> {
+    type Item = OccupiedEntry<'a, K, V, S>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        std::iter::from_fn(|| self.keys.pop_front()).find_map(|key| self.map.get(&key))
     }
 }
 

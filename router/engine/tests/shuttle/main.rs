@@ -63,7 +63,7 @@ macro_rules! every_scene {
     };
 }
 
-every_scene! { file wait credit complete gone expire supersede same_id returned room full forgotten rejoin anything }
+every_scene! { file wait credit complete gone expire supersede same_id repeated returned room full forgotten rejoin anything }
 
 /// A planted fault is found within that many schedules of each scheduler.
 const FOUND_WITHIN: usize = 2_000;
@@ -97,6 +97,7 @@ found! {
     a_lost_wake_up_of_a_push: Look in credit says "left behind";
     a_lost_wake_up_of_a_completion: Look in complete says "left behind";
     a_double_dispatch: Entry in same_id says "is dispatched twice";
+    a_second_run_of_an_id: Store in repeated says "is dispatched twice";
     an_order_turned_round: Order in file says "order";
     a_torn_count: Add in full says "something stayed";
 }

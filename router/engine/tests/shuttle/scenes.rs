@@ -21,6 +21,7 @@ pub(crate) const SCENES: &[(&str, fn())] = &[
     ("expire", expire),
     ("supersede", supersede),
     ("same_id", same_id),
+    ("repeated", repeated),
     ("returned", returned),
     ("room", room),
     ("full", full),
@@ -28,6 +29,11 @@ pub(crate) const SCENES: &[(&str, fn())] = &[
     ("rejoin", rejoin),
     ("anything", anything),
 ];
+
+/// No window of ended ids, which every push would look through, but where a scene is about that.
+fn limits() -> Limits {
+    Limits { recent_ids: 0, ..Limits::default() }
+}
 
 fn keep(state: &mut Vec<u32>, items: &mut Vec<u32>) {
     state.append(items);
@@ -79,7 +85,7 @@ fn wait() {
 
 /// Two push while a container grants credits: none waits beside one.
 fn credit() {
-    let world = World::new(Limits::default());
+    let world = World::new(limits());
     let mut hand = world.hand();
     let container = world.register(&key("1"), 1, 0, &mut hand);
     let action = world.hub.declare(&key("1"), &mut hand).unwrap();
@@ -101,7 +107,7 @@ fn credit() {
 
 /// Completions bring the credits for what is pushed meanwhile.
 fn complete() {
-    let world = World::new(Limits::default());
+    let world = World::new(limits());
     let mut hand = world.hand();
     let container = world.register(&key("1"), 1, 1, &mut hand);
     let action = world.hub.declare(&key("1"), &mut hand).unwrap();
@@ -121,7 +127,7 @@ fn complete() {
 
 /// A container comes and goes while another comes to stay.
 fn gone() {
-    let world = World::new(Limits::default());
+    let world = World::new(limits());
     let mut hand = world.hand();
     let action = world.hub.declare(&key("1"), &mut hand).unwrap();
     world.hub.settle(&mut hand);
@@ -141,7 +147,7 @@ fn gone() {
 
 /// Deadlines come while a credit does.
 fn expire() {
-    let world = World::new(Limits::default());
+    let world = World::new(limits());
     let mut hand = world.hand();
     let container = world.register(&key("1"), 1, 0, &mut hand);
     let action = world.hub.declare(&key("1"), &mut hand).unwrap();
@@ -167,7 +173,7 @@ fn expire() {
 
 /// A newer revision takes over while the earlier one's container leaves.
 fn supersede() {
-    let world = World::new(Limits::default());
+    let world = World::new(limits());
     let mut hand = world.hand();
     let old = world.hub.declare(&key("1"), &mut hand).unwrap();
     let container = world.register(&key("1"), 1, 1, &mut hand);
@@ -191,7 +197,7 @@ fn supersede() {
 
 /// Two controllers push one id to two actions.
 fn same_id() {
-    let world = World::new(Limits::default());
+    let world = World::new(limits());
     let mut hand = world.hand();
     let keys = ["a", "b"].map(|name| ActionKey::new("tenant", name, "1"));
     let actions = keys.each_ref().map(|key| world.hub.declare(key, &mut hand).unwrap());
@@ -208,9 +214,25 @@ fn same_id() {
     assert_eq!(rejected, 1, "one of two was taken");
 }
 
+/// An id is pushed again, to another action, as it ends.
+fn repeated() {
+    let world = World::new(Limits { recent_ids: 1, ..Limits::default() });
+    let mut hand = world.hand();
+    let keys = ["a", "b"].map(|name| ActionKey::new("tenant", name, "1"));
+    let actions = keys.each_ref().map(|key| world.hub.declare(key, &mut hand).unwrap());
+    let container = world.register(&keys[0], 1, 1, &mut hand);
+    world.register(&keys[1], 2, 1, &mut hand);
+    world.push(&actions[0], 1, 7, &mut hand);
+    world.hub.settle(&mut hand);
+    world.play([
+        thread(|hand| _ = world.complete_one(&container, hand)),
+        thread(|hand| world.push(&actions[1], 1, 7, hand)),
+    ]);
+}
+
 /// A container hands back what it was sent, and another takes it.
 fn returned() {
-    let world = World::new(Limits::default());
+    let world = World::new(limits());
     let mut hand = world.hand();
     let container = world.register(&key("1"), 1, 1, &mut hand);
     let other = world.register(&key("1"), 2, 0, &mut hand);
@@ -229,7 +251,7 @@ fn returned() {
 
 /// An outbox is full and its writer makes room.
 fn room() {
-    let world = World::new(Limits::default());
+    let world = World::new(limits());
     let mut hand = world.hand();
     let container = world.register_with(&key("1"), 1, 4, Room::new(0), &mut hand);
     let action = world.hub.declare(&key("1"), &mut hand).unwrap();
@@ -251,7 +273,7 @@ fn room() {
 
 /// Two actions share a budget of one.
 fn full() {
-    let world = World::new(Limits { router_queued_max: 1, ..Limits::default() });
+    let world = World::new(Limits { router_queued_max: 1, ..limits() });
     let mut hand = world.hand();
     let actions = ["a", "b"].map(|name| world.hub.declare(&ActionKey::new("tenant", name, "1"), &mut hand).unwrap());
     world.hub.settle(&mut hand);
@@ -267,7 +289,7 @@ fn full() {
 /// The grace period of an action nobody needs ends while somebody needs it again.
 fn forgotten() {
     let grace = Duration::from_secs(1);
-    let world = World::new(Limits { idle_grace: grace, ..Limits::default() });
+    let world = World::new(Limits { idle_grace: grace, ..limits() });
     let mut hand = world.hand();
     world.hub.declare(&key("1"), &mut hand).unwrap();
     world.hub.settle(&mut hand);
@@ -288,7 +310,7 @@ fn forgotten() {
 
 /// A node's stream breaks before all was sent, and the node comes back.
 fn rejoin() {
-    let world = World::new(Limits::default());
+    let world = World::new(limits());
     let mut hand = world.hand();
     let container = world.register(&key("1"), 1, 2, &mut hand);
     let action = world.hub.declare(&key("1"), &mut hand).unwrap();
@@ -307,7 +329,7 @@ fn rejoin() {
 
 /// Three threads with a container and a controller each do what the seed says.
 fn anything() {
-    let limits = Limits { action_queued_max: 3, idle_grace: Duration::from_secs(1), ..Limits::default() };
+    let limits = Limits { action_queued_max: 3, idle_grace: Duration::from_secs(1), ..limits() };
     let world = World::new(limits);
     let mut hand = world.hand();
     let first = world.hub.declare(&key("1"), &mut hand).unwrap();
@@ -336,6 +358,7 @@ fn anything() {
                     8 => {
                         hand.now = hand.now + TIME_LEFT / 2;
                         world.hub.advance(usize::MAX, hand);
+                        world.hub.audit(hand);
                     }
                     _ => {
                         world.enter(own, Input::Gone(own.key), hand);

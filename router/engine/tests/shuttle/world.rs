@@ -307,7 +307,8 @@ impl World {
         let of = |count| self.hub.totals().of(count);
         assert_eq!(of(Count::Accepted), self.hub.totals().ended());
         let back = of(Count::Returned) + of(Count::Unsent);
-        assert_eq!(of(Count::Dispatched), of(Count::Completed) + of(Count::Lost) + back);
+        let late = of(Count::Late) + of(Count::LateLost);
+        assert_eq!(of(Count::Dispatched), of(Count::Completed) + of(Count::Lost) + back + late);
         assert_eq!(of(Count::CreditsGranted) + of(Count::Unsent), of(Count::Dispatched) + of(Count::CreditsRevoked));
         assert_eq!(of(Count::ContainersRegistered), of(Count::ContainersLeft));
         let held = (self.hub.held(), self.hub.budget().queued(), self.hub.budget().queued_bytes());
