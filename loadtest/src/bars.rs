@@ -6,6 +6,7 @@ use crate::part::{ControllerReport, Event, InvokerReport};
 use crate::plan::{Expiry, Load, Plan, Replay};
 use crate::result::{RunResult, median};
 use crate::run;
+use crate::verdict::{self, Verdict};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -53,14 +54,6 @@ enum Bar {
     Replay,
 }
 
-/// What came of one bar.
-struct Verdict {
-    what: &'static str,
-    bar: &'static str,
-    measured: String,
-    met: bool,
-}
-
 /// Measures the bars and prints them as a table.
 pub(crate) fn bars(args: &BarsArgs) -> anyhow::Result<()> {
     let wanted = if args.only.is_empty() { Bar::value_variants() } else { &args.only };
@@ -69,10 +62,7 @@ pub(crate) fn bars(args: &BarsArgs) -> anyhow::Result<()> {
     for &bar in wanted {
         verdicts.extend(meter.measure(bar)?);
     }
-    println!("\n| what | bar | measured | |\n| --- | --- | --- | --- |");
-    for Verdict { what, bar, measured, met } in verdicts {
-        println!("| {what} | {bar} | {measured} | {} |", if met { "met" } else { "MISSED" });
-    }
+    verdict::print(&verdicts);
     if let Some(path) = &args.common.json {
         crate::result::write(path, &meter.results)?;
     }

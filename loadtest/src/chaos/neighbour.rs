@@ -1,0 +1,109 @@
+//! One container of 64 stops reading, and has granted more than the others: what do those feel that the other 63 run? Windows with
+//! and without it take turns.
+
+use super::cast::{Cast, NodeShape, Staging};
+use super::judge::{Findings, quantile};
+use super::ledger::{self, Ending, Seat};
+use super::part::Ask;
+use super::plan::Way;
+use super::proxy::Flow;
+use super::{Run, Scenario, Verdict, ms};
+use crate::result::median;
+use std::time::Duration;
+use tokio::time::sleep;
+
+const RATE: f64 = 5_000.0;
+const GOOD: Seat = Seat::Node(0);
+const BAD: Seat = Seat::Node(1);
+/// Before a window: what was outstanding for another reason is over.
+const CALM: Duration = Duration::from_secs(2);
+
+/// From when to when, with it or without.
+struct Window {
+    with: bool,
+    from: u64,
+    to: u64,
+}
+
+pub(super) async fn neighbour(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
+    let seed = run.seed;
+    let staging = Staging {
+        nodes: vec![NodeShape { streams: 63, concurrency: 64 }, NodeShape { streams: 1, concurrency: 4096 }],
+        actions: 1,
+        callers: 2,
+        // Four times what an outbox holds would fit into its credits.
+        ask: Ask { timeout_ms: (1000, 1500), service_us: (0, 2000), payload_bytes: 8 << 10 },
+        through_links: true,
+        ..run.staging(seed, RATE)
+    };
+    let mut cast = Cast::start(staging).await?;
+    let mut windows = Vec::new();
+    for cycle in 0..cycles {
+        if let Err(error) = pair(&mut cast, run.window(), &mut windows).await {
+            run.fail(Scenario::Neighbour, cycle + 1, seed, &error);
+            break;
+        }
+    }
+    let findings = run.close(Scenario::Neighbour, cycles, cast, seed).await?;
+    verdict(run, &findings, &windows);
+    Ok(())
+}
+
+async fn pair(cast: &mut Cast, length: Duration, windows: &mut Vec<Window>) -> anyhow::Result<()> {
+    cast.link(BAD)?.flow(Way::Down, Flow::Stalled);
+    windows.push(window(true, length).await);
+    cast.kill(BAD).await?;
+    cast.link(BAD)?.heal();
+    cast.recovered().await?;
+    windows.push(window(false, length).await);
+    cast.enter(BAD).await?;
+    cast.recovered().await?;
+    Ok(())
+}
+
+async fn window(with: bool, length: Duration) -> Window {
+    sleep(CALM).await;
+    let from = ledger::now();
+    sleep(length).await;
+    Window { with, from, to: ledger::now() }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn verdict(run: &mut Run, findings: &Findings, windows: &[Window]) {
+    let p99 = |with: bool| {
+        let of = |window: &Window| {
+            let p99 = quantile(&latencies(findings, window), 0.99) as f64;
+            println!("{} it: p99 {:.2} ms", if with { "with" } else { "without" }, p99 / 1e6);
+            p99
+        };
+        median(windows.iter().filter(|window| window.with == with).map(of))
+    };
+    let (with, without) = (p99(true), p99(false));
+    let stuck = findings.stories.values().filter(|story| story.started.is_none()).count();
+    run.verdicts.push(Verdict {
+        what: "a container that stops reading beside 63 good ones: the others' p99, with / without it",
+        bar: "≤ 1.2",
+        measured: format!(
+            "{:.2} ({:.2} / {:.2} ms, medians of {} windows each; {stuck} activations never reached it, {} unanswered, worst {} late)",
+            with / without,
+            with / 1e6,
+            without / 1e6,
+            windows.len() / 2,
+            findings.unanswered,
+            ms(findings.worst_lateness_ns)
+        ),
+        met: with / without <= 1.2,
+    });
+}
+
+/// Round trips of what the good containers ran, asked within the window.
+fn latencies(findings: &Findings, window: &Window) -> Vec<u64> {
+    let of = |story: &super::judge::Story| {
+        let (at, ending) = story.answered?;
+        let good = story.started.is_some_and(|(_, by)| by.seat == GOOD) && ending == Ending::Completed;
+        (good && (window.from..window.to).contains(&story.asked)).then(|| at - story.asked)
+    };
+    let mut latencies: Vec<u64> = findings.stories.values().filter_map(of).collect();
+    latencies.sort_unstable();
+    latencies
+}
