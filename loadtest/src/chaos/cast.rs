@@ -273,10 +273,14 @@ impl Cast {
         asked >= 0.5 * expected && completed >= 0.95 * asked
     }
 
-    /// How many containers the router says it has; none if it does not say.
     async fn containers(&self) -> Option<u64> {
+        self.metric("router_containers").await
+    }
+
+    /// What the router says of itself; none if it does not. It steers the run and judges nothing.
+    pub(crate) async fn metric(&self, name: &str) -> Option<u64> {
         let page = timeout(Duration::from_secs(1), request(self.admin, "GET", "/metrics")).await.ok()?.ok()?;
-        page.lines().find_map(|line| line.strip_prefix("router_containers ")?.parse().ok())
+        page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Nobody is asked anything more; waits until everything is answered, ends everybody, and judges.

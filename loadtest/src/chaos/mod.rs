@@ -146,16 +146,17 @@ struct Run {
 }
 
 impl Run {
-    /// What scenarios start from: four nodes of 16 containers, three callers, activations of a few milliseconds.
+    /// What scenarios start from: four nodes of 16 containers, three callers, about 250 activations at a time.
     fn staging(&self, seed: u64, rate: f64) -> Staging {
         let rate = self.args.rate.unwrap_or(if cfg!(debug_assertions) { rate / 10.0 } else { rate });
         Staging {
             seed,
-            nodes: vec![NodeShape { streams: 1, concurrency: 64 }; 4],
+            // Little more than what runs at a time, so that no node is idle, and three are enough.
+            nodes: vec![NodeShape { streams: 1, concurrency: 6 }; 4],
             callers: 3,
             actions: 16,
             rate,
-            ask: Ask { timeout_ms: (1000, 2000), service_us: (0, 5000), payload_bytes: 64 },
+            ask: Ask { timeout_ms: (1000, 2000), service_us: (0, service_us_max(rate)), payload_bytes: 64 },
             through_links: false,
             folder: self.args.ledgers.clone().unwrap_or_else(std::env::temp_dir),
         }
@@ -201,6 +202,12 @@ impl Run {
         }
         println!("  again: loadtest chaos --seed {seed} {flags}");
     }
+}
+
+/// Such that about 250 run at a time, whatever the rate.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn service_us_max(rate: f64) -> u32 {
+    (2.0 * 250.0 * 1e6 / rate).min(200_000.0) as u32
 }
 
 /// Nanoseconds as milliseconds, for people.

@@ -271,7 +271,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_pass_both_ways_and_an_end_passes_too() {
-        let Bench { mut member, mut router, .. } = Bench::new().await;
+        let Bench { link: _open, mut member, mut router, .. } = Bench::new().await;
         say(&mut member, 1).await;
         assert_eq!(hear(&mut router).await.unwrap(), 1);
         say(&mut router, 2).await;
