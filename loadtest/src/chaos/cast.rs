@@ -40,8 +40,10 @@ pub(crate) struct Staging {
 /// What one node has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NodeShape {
-    /// Connections, each with one container for every action.
+    /// Connections, each with one container for each of its actions.
     pub(crate) streams: u16,
+    /// How many of the actions it has, from the first.
+    pub(crate) actions: u32,
     /// Activations that a container runs at once.
     pub(crate) concurrency: u32,
 }
@@ -162,8 +164,8 @@ impl Cast {
             }
             Seat::Caller(_) => Part::Caller(CallerPart { post, rate: rate / f64::from(callers), ask }),
             Seat::Node(number) => {
-                let NodeShape { streams, concurrency } = self.staging.nodes[usize::from(number)];
-                Part::Node(NodePart { post, streams, concurrency })
+                let NodeShape { streams, actions, concurrency } = self.staging.nodes[usize::from(number)];
+                Part::Node(NodePart { post: Post { actions, ..post }, streams, concurrency })
             }
         }
     }
@@ -257,11 +259,14 @@ impl Cast {
     }
 
     fn containers_expected(&self) -> u64 {
-        let streams = self.players.keys().map(|seat| match seat {
-            Seat::Node(number) => self.staging.nodes[usize::from(*number)].streams,
+        let containers = self.players.keys().map(|seat| match seat {
+            Seat::Node(number) => {
+                let NodeShape { streams, actions, .. } = self.staging.nodes[usize::from(*number)];
+                u64::from(streams) * u64::from(actions)
+            }
             Seat::Router | Seat::Caller(_) => 0,
         });
-        streams.map(u64::from).sum::<u64>() * u64::from(self.staging.actions)
+        containers.sum()
     }
 
     /// Whether nearly all that is asked completes, at nearly the rate there should be.

@@ -137,6 +137,9 @@ async fn all(args: ChaosArgs) -> anyhow::Result<ExitCode> {
     Ok(if run.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Actions of most scenarios.
+const ACTIONS: u32 = 16;
+
 /// One call of the command.
 struct Run {
     args: ChaosArgs,
@@ -152,9 +155,9 @@ impl Run {
         Staging {
             seed,
             // Little more than what runs at a time, so that no node is idle, and three are enough.
-            nodes: vec![NodeShape { streams: 1, concurrency: 6 }; 4],
+            nodes: vec![NodeShape { streams: 1, actions: ACTIONS, concurrency: 6 }; 4],
             callers: 3,
-            actions: 16,
+            actions: ACTIONS,
             rate,
             ask: Ask { timeout_ms: (1000, 2000), service_us: (0, service_us_max(rate)), payload_bytes: 64 },
             through_links: false,

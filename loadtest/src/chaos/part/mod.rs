@@ -38,7 +38,7 @@ pub(crate) struct Post {
     pub(crate) endpoint: SocketAddr,
     /// Where the ledger is kept.
     pub(crate) folder: PathBuf,
-    /// Actions, the same for all.
+    /// Actions that it asks for or runs.
     pub(crate) actions: u32,
     pub(crate) seed: u64,
 }
