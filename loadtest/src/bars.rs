@@ -1,6 +1,7 @@
 //! The bars this router is held to, each measured as a ratio within one call, and whether it is met. A miss is printed as one.
 
 use crate::Common;
+use crate::book::Counts;
 use crate::fleet::{self, Part, Place, Role, Server, Target};
 use crate::part::{ControllerReport, Event, InvokerReport};
 use crate::plan::{Expiry, Load, Plan, Replay};
@@ -207,9 +208,10 @@ impl Meter<'_> {
         let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
         let order = format!(
             "{} of {} completed, {} out of order, {} started twice",
-            report.completed, QUEUED, seen.out_of_order, seen.duplicates
+            report.counts.completed, QUEUED, seen.out_of_order, seen.duplicates
         );
-        let in_order = report.completed == QUEUED && seen.out_of_order + seen.duplicates + report.duplicates == 0;
+        let in_order =
+            report.counts.completed == QUEUED && seen.out_of_order + seen.duplicates + report.counts.duplicates == 0;
         Ok(vec![
             Verdict {
                 what: "1,000,000 queued: memory beyond the payloads, each",
@@ -296,12 +298,12 @@ impl Meter<'_> {
             lateness.p99 / 1000.0,
             lateness.p50 / 1000.0,
             lateness.max / 1000.0,
-            report.expired,
-            report.completed,
+            report.counts.expired,
+            report.counts.completed,
             report.latency.p99 / 1000.0,
-            report.unanswered
+            report.counts.unanswered
         );
-        let met = lateness.p99 <= 5000.0 && report.expired == 1_000_000 && report.unanswered == 0;
+        let met = lateness.p99 <= 5000.0 && report.counts.expired == 1_000_000 && report.counts.unanswered == 0;
         let what = "1,000,000 deadlines expire over 20 s beside 50,000/s: p99 lateness at the controller";
         Ok(vec![Verdict { what, bar: "≤ 5 ms", measured, met }])
     }
@@ -324,7 +326,8 @@ impl Meter<'_> {
                 ..self.closed(1)
             };
             let results = run::interleave(&[Target::Router], 1, |target| self.run(target, &plan))?;
-            let RunResult { submitted, completed, unanswered, duplicates, latency_us, .. } = results[0];
+            let RunResult { counts, latency_us, .. } = results[0];
+            let Counts { submitted, completed, unanswered, duplicates, .. } = counts;
             let measured = format!(
                 "{completed} of {submitted} completed, {unanswered} unanswered, {duplicates} duplicates; p50 {:.2} ms, p99 {:.1} ms",
                 latency_us.p50 / 1000.0,

@@ -1,6 +1,7 @@
 //! Shows the path at work on any machine: a router, an invoker node and a controller, each a process, a small trace through
 //! them, and where the time went.
 
+use crate::book::Counts;
 use crate::fleet::{Place, Target};
 use crate::plan::{Load, Plan, Replay};
 use crate::result::RunResult;
@@ -20,14 +21,18 @@ pub(crate) fn demo() -> anyhow::Result<()> {
         let plan = closed(in_flight);
         let results =
             run::interleave(&[Target::Router, Target::Pipe], 1, |target| run::run(target, &plan, 0, Place::Processes))?;
-        ensure!(results.iter().all(|result| result.unanswered + result.duplicates == 0), "not answered exactly once");
+        ensure!(
+            results.iter().all(|result| result.counts.unanswered + result.counts.duplicates == 0),
+            "not answered exactly once"
+        );
     }
     println!("\nNext: `loadtest run --help`, `loadtest replay --help`, README.md");
     Ok(())
 }
 
 fn explain(result: &RunResult) {
-    let RunResult { submitted, completed, unanswered, duplicates, latency_us, stages_us, .. } = result;
+    let RunResult { counts, latency_us, stages_us, .. } = result;
+    let Counts { submitted, completed, unanswered, duplicates, .. } = counts;
     println!("   {submitted} activations of {} actions pushed, {completed} completed", result.actions);
     println!("   {unanswered} unanswered, {duplicates} answered or started twice");
     println!("   round trip   p50 {:>8.0} us   p99 {:>8.0} us", latency_us.p50, latency_us.p99);

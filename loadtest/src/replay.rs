@@ -81,7 +81,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
         args.speed
     );
     let results = args.common.measure(&[Target::Router], &plan)?;
-    let unaccounted: u64 = results.iter().map(|result| result.unanswered + result.duplicates).sum();
+    let unaccounted: u64 = results.iter().map(|result| result.counts.unanswered + result.counts.duplicates).sum();
     ensure!(unaccounted == 0, "{unaccounted} activations were not answered exactly once");
     Ok(())
 }
