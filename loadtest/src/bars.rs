@@ -93,20 +93,7 @@ impl Meter<'_> {
     }
 
     fn closed(&self, in_flight: u32) -> Plan {
-        Plan {
-            load: Load::Closed { in_flight },
-            count: None,
-            seconds: self.args.seconds,
-            warm_up_seconds: (self.args.seconds / 5.0).min(2.0),
-            payload_bytes: 256,
-            actions: 1,
-            containers: 64,
-            concurrency: 64,
-            controllers: 1,
-            invokers: 1,
-            time_left_ms: 60_000,
-            check_starts: false,
-        }
+        Plan::closed(in_flight, self.args.seconds)
     }
 
     fn run(&self, target: Target, plan: &Plan) -> anyhow::Result<RunResult> {

@@ -144,16 +144,13 @@ impl RunArgs {
         Ok(Plan {
             load,
             count: self.count,
-            seconds: self.seconds,
-            warm_up_seconds: (self.seconds / 5.0).min(2.0),
             payload_bytes: self.payload_bytes,
             actions: self.actions,
             containers: self.containers,
             concurrency: self.concurrency,
             controllers: self.controllers,
             invokers: self.invokers,
-            time_left_ms: 60_000,
-            check_starts: false,
+            ..Plan::closed(self.in_flight, self.seconds)
         })
     }
 }

@@ -102,16 +102,13 @@ fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
     let functions = u32::try_from(trace::load(&replay)?.functions.len()).context("more functions than numbers")?;
     Ok(Plan {
         load: Load::Replay(replay),
-        count: None,
-        seconds: 0.0,
-        warm_up_seconds: 0.0,
         payload_bytes: args.payload_bytes,
         actions: functions,
         containers: functions * args.containers,
         concurrency: args.concurrency,
-        controllers: 1,
-        invokers: 1,
         time_left_ms: 600_000,
         check_starts: true,
+        // It lasts as long as its arrivals do.
+        ..Plan::closed(1, 0.0)
     })
 }
