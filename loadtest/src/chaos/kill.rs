@@ -77,9 +77,14 @@ fn tell(seen: &Seen) {
 #[allow(clippy::cast_precision_loss)]
 fn verdicts(run: &mut Run, sum: &Findings, seen: &Seen) {
     let rate = sum.asked as f64 / seen.loaded.as_secs_f64().max(1e-9);
+    let in_full = !run.args.short && !cfg!(debug_assertions);
     run.verdicts.push(Verdict {
         what: "kill -9 of router, callers and nodes under load",
-        bar: "≥ 200 cycles at ≥ 20,000/s: unanswered 0, duplicates 0",
+        bar: if in_full {
+            "≥ 200 cycles at ≥ 20,000/s: unanswered 0, duplicates 0"
+        } else {
+            "unanswered 0, duplicates 0 (in full also ≥ 200 cycles at ≥ 20,000/s)"
+        },
         measured: format!(
             "{} cycles at {rate:.0}/s: {} unanswered, {} duplicates, {} untrue of {}; {} late, worst {}",
             seen.kills,
@@ -90,7 +95,7 @@ fn verdicts(run: &mut Run, sum: &Findings, seen: &Seen) {
             sum.late,
             ms(sum.worst_lateness_ns)
         ),
-        met: sum.broken() == 0 && seen.kills >= CYCLES_BAR && rate >= RATE_BAR,
+        met: sum.broken() == 0 && (!in_full || (seen.kills >= CYCLES_BAR && rate >= RATE_BAR)),
     });
     let lost = &sum.lost_after_ns;
     let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| quantile(lost, share));
