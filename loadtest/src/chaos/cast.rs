@@ -82,7 +82,7 @@ const GLANCES: usize = 6;
 const GLANCES_BETWEEN: u32 = 5;
 
 impl Cast {
-    /// Starts everybody and waits until activations flow.
+    /// Starts everybody. Activations flow once it has `recovered`.
     pub(crate) async fn start(staging: Staging) -> anyhow::Result<Self> {
         let folder = staging.folder.join(format!("chaos-{}-{}", std::process::id(), ledger::now()));
         std::fs::create_dir_all(&folder).with_context(|| format!("no folder {}", folder.display()))?;
@@ -98,7 +98,6 @@ impl Cast {
             }
             cast.enter(seat).await?;
         }
-        cast.recovered().await?;
         Ok(cast)
     }
 

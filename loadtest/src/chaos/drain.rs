@@ -29,7 +29,7 @@ pub(super) async fn drain(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
             let mut cast = Cast::start(run.staging(seed, RATE)).await?;
             match one(&mut cast, by).await {
                 Ok(()) => clean += 1,
-                Err(error) => run.fail(Scenario::Drain, 2, seed, &error),
+                Err(error) => run.fail(seed, &error),
             }
             sum.add(run.close(Scenario::Drain, 2, cast, seed).await?);
         }
@@ -60,6 +60,7 @@ fn verdict(by: By, many: usize, clean: usize, sum: &Findings) -> Verdict {
 }
 
 async fn one(cast: &mut Cast, by: By) -> anyhow::Result<()> {
+    cast.recovered().await?;
     match by {
         By::Signal => cast.tell_router_to_stop()?,
         By::Operator => {

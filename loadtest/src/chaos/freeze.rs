@@ -30,7 +30,7 @@ pub(super) async fn freeze(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
                 slowest = slowest.max(recovered);
                 println!("stopped with {least} outstanding, all well again {recovered:.1?} after it went on");
             }
-            Err(error) => run.fail(Scenario::Freeze, 1, seed, &error),
+            Err(error) => run.fail(seed, &error),
         }
         sum.add(run.close(Scenario::Freeze, 1, cast, seed).await?);
     }
@@ -52,6 +52,7 @@ pub(super) async fn freeze(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
 
 /// How many were outstanding, and how long the router took to be well again.
 async fn one(cast: &mut Cast) -> anyhow::Result<(u64, Duration)> {
+    cast.recovered().await?;
     let callers = u64::from(cast.company().callers);
     let count = u32::try_from(OUTSTANDING.div_ceil(callers))?;
     cast.cue(None, Cue::Burst { count, ask: ASK }).await?;

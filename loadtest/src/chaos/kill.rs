@@ -33,7 +33,7 @@ pub(super) async fn kill(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
         let seed = run.seed.wrapping_add(round as u64);
         let mut cast = Cast::start(run.staging(seed, RATE)).await?;
         if let Err(error) = one_round(&mut cast, seed, kills, &mut seen).await {
-            run.fail(Scenario::Kill, kills, seed, &error);
+            run.fail(seed, &error);
         }
         sum.add(run.close(Scenario::Kill, kills, cast, seed).await?);
     }
@@ -44,6 +44,7 @@ pub(super) async fn kill(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
 
 async fn one_round(cast: &mut Cast, seed: u64, kills: usize, seen: &mut Seen) -> anyhow::Result<()> {
     let rng = &mut ChaCha8Rng::seed_from_u64(!seed);
+    cast.recovered().await?;
     let since = Instant::now();
     for seat in plan::kills(seed, kills.div_ceil(3), cast.company()).into_iter().take(kills) {
         sleep(Duration::from_millis(rng.random_range(50..300))).await;

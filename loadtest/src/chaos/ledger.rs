@@ -142,9 +142,10 @@ impl Ending {
         matches!(self, Self::Expired | Self::Rejected | Self::Unsent | Self::CircuitOpen)
     }
 
-    /// Whether the caller's side may have given it without the router, so that the router's own may still come, once.
+    /// Whether the caller's side may have given it without the router, so that the router's own may still come, once. (After
+    /// `MaybeSent` none can: it belonged to a stream that is over.)
     pub(crate) fn may_be_the_callers_own(self) -> bool {
-        matches!(self, Self::TimedOut | Self::MaybeSent)
+        self == Self::TimedOut
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn mix(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
                 slowest = slowest.max(time);
                 healed += usize::from(time <= HEALED_WITHIN);
             }
-            Err(error) => run.fail(Scenario::Mix, 1, seed, &error),
+            Err(error) => run.fail(seed, &error),
         }
         sum.add(run.close(Scenario::Mix, 1, cast, seed).await?);
     }
@@ -53,6 +53,7 @@ pub(super) async fn mix(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
 
 /// Does it all, and says how long it took afterwards until all was well.
 async fn one(cast: &mut Cast, steps: &[Step]) -> anyhow::Result<Duration> {
+    cast.recovered().await?;
     let start = Instant::now();
     let mut moments: Vec<(Duration, bool, Fault)> = Vec::new();
     for step in steps {

@@ -116,7 +116,7 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
 async fn all(args: ChaosArgs) -> anyhow::Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(|| rand::random::<u32>().into());
     println!("chaos, seed {seed}{}", if cfg!(debug_assertions) { "; not optimised: a tenth of the load" } else { "" });
-    let mut run = Run { args, seed, verdicts: Vec::new(), broken: 0 };
+    let mut run = Run { args, seed, verdicts: Vec::new(), broken: 0, failed: false };
     let wanted = if run.args.only.is_empty() { Scenario::value_variants().to_vec() } else { run.args.only.clone() };
     for scenario in wanted {
         let cycles = scenario.cycles(&run.args);
@@ -133,7 +133,7 @@ async fn all(args: ChaosArgs) -> anyhow::Result<ExitCode> {
         }
     }
     verdict::print(&run.verdicts);
-    println!("\nseed {seed}; {} broken promises", run.broken);
+    println!("\nseed {seed}; {} promises broken or rounds not finished", run.broken);
     Ok(if run.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -146,6 +146,8 @@ struct Run {
     seed: u64,
     verdicts: Vec<Verdict>,
     broken: u64,
+    /// The round in hand did not get to its end.
+    failed: bool,
 }
 
 impl Run {
@@ -172,11 +174,15 @@ impl Run {
     /// Ends a round: everything is answered and judged. What broke is said, with the command that does it again.
     async fn close(&mut self, scenario: Scenario, cycles: usize, cast: Cast, seed: u64) -> anyhow::Result<Findings> {
         let folder = cast.folder().to_owned();
-        let findings = cast.finish().await?;
+        let findings = cast.finish().await.unwrap_or_else(|error| {
+            self.fail(seed, &error);
+            Findings::default()
+        });
         println!("seed {seed}: {}", findings.line());
         let broken = findings.broken();
         self.broken += broken;
-        if broken + findings.late == 0 {
+        let failed = std::mem::take(&mut self.failed);
+        if broken + findings.late == 0 && !failed {
             std::fs::remove_dir_all(&folder)?;
             return Ok(findings);
         }
@@ -187,10 +193,10 @@ impl Run {
     }
 
     /// A round that did not get to its end.
-    fn fail(&mut self, scenario: Scenario, cycles: usize, seed: u64, error: &anyhow::Error) {
+    fn fail(&mut self, seed: u64, error: &anyhow::Error) {
         self.broken += 1;
+        self.failed = true;
         println!("seed {seed}: FAILED: {error:#}");
-        self.say_again(scenario, cycles, seed);
     }
 
     fn say_again(&self, scenario: Scenario, cycles: usize, seed: u64) {

@@ -48,9 +48,9 @@ pub(super) async fn neighbour(run: &mut Run, cycles: usize) -> anyhow::Result<()
     };
     let mut cast = Cast::start(staging).await?;
     let mut windows = Vec::new();
-    for cycle in 0..cycles {
+    for _ in 0..cycles {
         if let Err(error) = pair(&mut cast, run.window(), &mut windows).await {
-            run.fail(Scenario::Neighbour, cycle + 1, seed, &error);
+            run.fail(seed, &error);
             break;
         }
     }
@@ -60,14 +60,13 @@ pub(super) async fn neighbour(run: &mut Run, cycles: usize) -> anyhow::Result<()
 }
 
 async fn pair(cast: &mut Cast, length: Duration, windows: &mut Vec<Window>) -> anyhow::Result<()> {
+    cast.recovered().await?;
     cast.link(BAD)?.flow(Way::Down, Flow::Stalled);
     windows.push(window(true, length).await);
     cast.kill(BAD).await?;
     cast.link(BAD)?.heal();
     windows.push(window(false, length).await);
-    cast.enter(BAD).await?;
-    cast.recovered().await?;
-    Ok(())
+    cast.enter(BAD).await
 }
 
 async fn window(with: bool, length: Duration) -> Window {
