@@ -32,9 +32,11 @@ pub(super) async fn kill(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
         let kills = ROUND.min(cycles - round * ROUND);
         let seed = run.seed.wrapping_add(round as u64);
         let mut cast = Cast::start(run.staging(seed, RATE)).await?;
+        let since = Instant::now();
         if let Err(error) = one_round(&mut cast, seed, kills, &mut seen).await {
             run.fail(seed, &error);
         }
+        seen.loaded += since.elapsed();
         sum.add(run.close(Scenario::Kill, kills, cast, seed).await?);
     }
     tell(&seen);
@@ -45,7 +47,6 @@ pub(super) async fn kill(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
 async fn one_round(cast: &mut Cast, seed: u64, kills: usize, seen: &mut Seen) -> anyhow::Result<()> {
     let rng = &mut ChaCha8Rng::seed_from_u64(!seed);
     cast.recovered().await?;
-    let since = Instant::now();
     for seat in plan::kills(seed, kills.div_ceil(3), cast.company()).into_iter().take(kills) {
         sleep(Duration::from_millis(rng.random_range(50..300))).await;
         let begun = Instant::now();
@@ -55,7 +56,6 @@ async fn one_round(cast: &mut Cast, seed: u64, kills: usize, seen: &mut Seen) ->
         seen.kills += 1;
         seen.recoveries.push((seat, begun.elapsed()));
     }
-    seen.loaded += since.elapsed();
     Ok(())
 }
 
