@@ -63,7 +63,7 @@ macro_rules! every_scene {
     };
 }
 
-every_scene! { file wait credit complete gone expire supersede same_id repeated returned room full forgotten rejoin anything }
+every_scene! { file wait credit complete gone expire supersede same_id too_late repeated returned room full forgotten rejoin anything }
 
 /// A planted fault is found within that many schedules of each scheduler.
 const FOUND_WITHIN: usize = 2_000;

@@ -21,6 +21,7 @@ pub(crate) const SCENES: &[(&str, fn())] = &[
     ("expire", expire),
     ("supersede", supersede),
     ("same_id", same_id),
+    ("too_late", too_late),
     ("repeated", repeated),
     ("returned", returned),
     ("room", room),
@@ -212,6 +213,29 @@ fn same_id() {
     let outcomes = world.outcomes(1 << 32 | 7);
     let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Rejected(_))).count();
     assert_eq!(rejected, 1, "one of two was taken");
+}
+
+/// Three controllers push one id to three actions; for two of them it is too late. Only one is told how it ended.
+fn too_late() {
+    let world = World::new(Limits { recent_ids: 1, ..Limits::default() });
+    let mut hand = world.hand();
+    let keys = ["a", "b", "c"].map(|name| ActionKey::new("tenant", name, "1"));
+    let actions = keys.each_ref().map(|key| world.hub.declare(key, &mut hand).unwrap());
+    world.register(&keys[0], 1, 1, &mut hand);
+    // These two learn from another push how late it is.
+    let mut later = world.hand();
+    later.now = later.now + TIME_LEFT;
+    actions[1..].iter().zip(2..).for_each(|(action, controller)| world.push(action, controller, 0, &mut later));
+    world.hub.settle(&mut later);
+    world.hub.settle(&mut hand);
+    let push = |action: usize| {
+        let (world, action) = (&world, &actions[action]);
+        thread(move |hand| world.push(action, 1, 7, hand))
+    };
+    world.play([push(0), push(1), push(2)]);
+    let outcomes = world.outcomes(1 << 32 | 7);
+    let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Rejected(_))).count();
+    assert_eq!(rejected, 2, "one of three was taken: {outcomes:?}");
 }
 
 /// An id is pushed again, to another action, as it ends.
