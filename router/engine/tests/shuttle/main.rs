@@ -101,3 +101,20 @@ found! {
     an_order_turned_round: Order in file says "order";
     a_torn_count: Add in full says "something stayed";
 }
+
+/// A driver that breaks its promise is found as well.
+mod an_outbox_emptied_too_soon {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "nothing wrong was said")]
+    fn at_random() {
+        Scheduler::Random.run(scenes::hasty, 1, FOUND_WITHIN);
+    }
+
+    #[test]
+    #[should_panic(expected = "nothing wrong was said")]
+    fn by_pct() {
+        Scheduler::Pct.run(scenes::hasty, 1, FOUND_WITHIN);
+    }
+}

@@ -1,6 +1,6 @@
 //! Scenes: who does what at a time. Ids are a controller's number and a count; container numbers are their streams' too.
 
-use crate::world::{TIME_LEFT, World, key, thread};
+use crate::world::{Container, Hand, TIME_LEFT, World, key, thread};
 use engine::container::Room;
 use engine::id::ActionKey;
 use engine::input::Input;
@@ -334,6 +334,19 @@ fn forgotten() {
 
 /// A node's stream breaks before all was sent, and the node comes back.
 fn rejoin() {
+    breaks(|world, container, hand| world.break_and_rejoin(container, 2, hand));
+}
+
+/// As that, but the outbox is emptied without waiting for a thread that may be about to dispatch: what the engine asks its driver
+/// not to do.
+pub(crate) fn hasty() {
+    breaks(|world, container, hand| {
+        world.enter(container, Input::Suspend(container.key), hand);
+        world.take_back_and_rejoin(container, 2, hand);
+    });
+}
+
+fn breaks(and_rejoins: fn(&World, &Container, &mut Hand<'_>)) {
     let world = World::new(limits());
     let mut hand = world.hand();
     let container = world.register(&key("1"), 1, 2, &mut hand);
@@ -344,7 +357,7 @@ fn rejoin() {
         thread(|hand| (0..2).for_each(|n| world.push(&action, 1, n, hand))),
         thread(|hand| {
             world.complete_one(&container, hand);
-            world.break_and_rejoin(&container, 2, hand);
+            and_rejoins(&world, &container, hand);
         }),
         thread(|hand| world.push(&action, 2, 0, hand)),
     ]);
