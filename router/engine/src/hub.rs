@@ -189,7 +189,9 @@ impl Hub {
     }
 
     /// As [`enter`](Self::enter), but waits for its turn: on return the inputs, and all that were left before them, are worked on
-    /// and their effects performed. For rare calls behind which nothing may be on its way.
+    /// and their effects performed, those of whoever was at it before among them. For rare calls behind which nothing may be on its
+    /// way: an outbox is emptied behind an [`Input::Suspend`] that was handed in so, never behind one that was
+    /// [entered](Self::enter).
     pub fn enter_and_wait<P: Perform>(&self, action: &Arc<Action>, inputs: &mut Vec<Input>, pass: &mut Pass<P>) {
         self.visit(action, pass, |matcher, turn| inputs.drain(..).for_each(|input| matcher.handle(input, turn)));
     }

@@ -26,12 +26,16 @@ pub enum Input {
     /// A container is gone; what it has in flight is lost.
     Gone(ContainerKey),
     /// The stream that carries the container broke: nothing is dispatched to it until it has rejoined. Its node may come back;
-    /// if it does not, `Gone` follows.
+    /// if it does not, `Gone` follows. Hand it in with [`Hub::enter_and_wait`](crate::hub::Hub::enter_and_wait) where the outbox
+    /// is emptied after it: see `Unsent`.
     Suspend(ContainerKey),
     /// A dispatch to the container provably never left the router, with its payload: it is queued again where it was, its attempt
-    /// is not raised, and its credit is the container's again. The room it took is the driver's to give back. Hand all of
-    /// them in behind `Suspend`, or what is queued goes out the same way at once, and before `Rejoin` or `Gone`, which answer it
-    /// as lost.
+    /// is not raised, and its credit is the container's again. The room it took is the driver's to give back.
+    ///
+    /// The driver's order: suspend each container of the stream and wait for it, then empty the outbox, then hand all of this in,
+    /// then `Rejoin` or `Gone`, which answer as lost what is still in flight. If it did not wait, another thread that is at the
+    /// action could yet dispatch to the container, into the outbox that was just emptied: the activation would be answered as
+    /// lost, and go out with the node's next stream. If it did not suspend, what is queued would go out the same way at once.
     Unsent(ContainerKey, ActivationId, Bytes),
     /// The container is back under its registration, on another stream of the same session.
     Rejoin(ContainerKey, Rejoin),

@@ -188,14 +188,15 @@ impl Matcher {
             turn.tally.count(Count::Redirected);
             return turn.elsewhere.push_back((newer.clone(), Input::Push(push)));
         }
-        if push.deadline <= turn.now {
-            return turn.too_late(&push);
-        }
         let (controller, id) = (push.controller, push.id);
-        let container = if self.queue.is_empty() { self.choose(turn) } else { None };
-        let admitted = match container {
-            Some(container) => self.start(push, container, turn),
-            None => self.enqueue(push, turn),
+        let admitted = if push.deadline <= turn.now {
+            self.too_late(&push, turn)
+        } else {
+            let container = if self.queue.is_empty() { self.choose(turn) } else { None };
+            match container {
+                Some(container) => self.start(push, container, turn),
+                None => self.enqueue(push, turn),
+            }
         };
         if let Err(rejection) = admitted {
             turn.reject(controller, id, rejection);
@@ -223,6 +224,15 @@ impl Matcher {
         turn.tally.count(why);
         self.queue.push_back(&mut self.slots, key);
         self.arm(key, turn);
+        Ok(())
+    }
+
+    /// Ends an activation whose time ran out on its way here. A new one is taken all the same, if only for this moment: the answer
+    /// says that it never started, and of several that push one id at once, to whatever action, one may hear how it ended.
+    fn too_late(&mut self, push: &Push, turn: &mut Turn<'_>) -> Result<(), Rejection> {
+        let key = self.admit(push, Place::Queued { payload: Bytes::new(), armed: None }, turn)?;
+        let slot = self.forget(key, turn);
+        turn.expired(slot.controller, slot.id, slot.reply, slot.accepted_at);
         Ok(())
     }
 
@@ -655,26 +665,6 @@ impl Shared {
 }
 
 impl Turn<'_> {
-    /// An activation whose time ran out on its way here: it ends as it is taken. A new one must be new all the same, as the
-    /// answer says that it never started.
-    fn too_late(&mut self, push: &Push) {
-        if push.accepted {
-            self.shared.free_id(&push.id);
-        } else {
-            let known = if self.shared.ledger.find(&push.id).is_some() {
-                Some(id_in_flight())
-            } else {
-                self.shared.recent.contains(&push.id).then(id_ended)
-            };
-            if let Some(rejection) = known {
-                return self.reject(push.controller, push.id, rejection);
-            }
-            self.shared.recent.insert(&push.id);
-        }
-        self.accept(push);
-        self.expired(push.controller, push.id, push.reply, push.accepted_at);
-    }
-
     fn accept(&mut self, push: &Push) {
         if push.accepted {
             return;

@@ -1,7 +1,8 @@
 //! What operators see and do: pages, health, reflection, drain, the process and its exit codes.
 
 use crate::peers::{
-    Controller, Invoker, activation, completion, connect, connect_narrow, heavy, id, key, push_hello, rejection, within,
+    Controller, Invoker, activation, completion, connect, connect_narrow, heavy, id, key, pull_hello, push_hello,
+    rejection, within,
 };
 use crate::router::{Router, config, metric};
 use crate::scene::{GOOD, Scene};
@@ -12,8 +13,9 @@ use router::config::Config;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -105,7 +107,7 @@ async fn health_is_serving_until_the_drain() {
     assert_eq!(scene.router.stopped().await, 0);
 }
 
-async fn status(health: &mut HealthClient<tonic::transport::Channel>, service: &str) -> ServingStatus {
+async fn status(health: &mut HealthClient<Channel>, service: &str) -> ServingStatus {
     let request = HealthCheckRequest { service: service.to_owned() };
     within("the health", health.check(request)).await.unwrap().into_inner().status()
 }
@@ -247,20 +249,51 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-#[tokio::test]
-async fn the_process_says_where_it_listens_and_stops_when_told_to() {
-    let mut router = process(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).spawn().unwrap();
+/// A process that serves on free ports, and a channel to it.
+async fn serving(environment: &[(&str, &str)]) -> (Child, Channel) {
+    let mut command = process(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let mut router = command.envs(environment.iter().copied()).spawn().unwrap();
     let mut said = BufReader::new(router.stdout.take().unwrap()).lines();
     let line = within("its first line", said.next_line()).await.unwrap().unwrap();
     let address = line.strip_prefix("listening on ").unwrap().split(' ').next().unwrap();
     assert!(line.ends_with(')') && line.contains(" (admin on 127.0.0.1:"), "{line}");
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let mut health = HealthClient::new(endpoint.connect().await.unwrap());
-    assert_eq!(status(&mut health, "").await, ServingStatus::Serving);
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    (router, within("a connection", endpoint.connect()).await.unwrap())
+}
 
+/// Tells a process to stop and waits for it: its exit code, and what it logged.
+async fn terminated(router: Child) -> (Option<i32>, String) {
     let pid = router.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-    assert_eq!(within("the process's end", router.wait()).await.unwrap().code(), Some(0));
+    let Output { status, stderr, .. } = within("the process's end", router.wait_with_output()).await.unwrap();
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+#[tokio::test]
+async fn the_process_says_where_it_listens_and_stops_when_told_to() {
+    let (router, channel) = serving(&[]).await;
+    assert_eq!(status(&mut HealthClient::new(channel), "").await, ServingStatus::Serving);
+    assert_eq!(terminated(router).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn the_exit_code_tells_whether_activations_were_left() {
+    for (completes, code) in [(true, 0), (false, 3)] {
+        let (router, channel) = serving(&[("ACTIVATION_ROUTER_DRAIN_TIMEOUT_MS", "1000")]).await;
+        let mut controller = Controller::open_with(channel.clone(), push_hello("controller")).await.unwrap();
+        let mut node = Invoker::open_with(channel, pull_hello("node")).await.unwrap();
+        controller.declare(GOOD, "good");
+        node.register(GOOD, "good", 1);
+        controller.push([activation(1, GOOD)]);
+        let dispatch = node.dispatch().await;
+        if completes {
+            node.complete(completion(&dispatch));
+            assert_eq!(controller.answer().await.outcome(), v1::Outcome::Completed);
+        }
+        let (ended, logged) = terminated(router).await;
+        assert_eq!(ended, Some(code), "{logged}");
+        assert_eq!(logged.contains("stopped with activations in hand"), !completes, "{logged}");
+    }
 }
 
 #[tokio::test]

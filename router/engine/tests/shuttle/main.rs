@@ -63,7 +63,7 @@ macro_rules! every_scene {
     };
 }
 
-every_scene! { file wait credit complete gone expire supersede same_id repeated returned room full forgotten rejoin anything }
+every_scene! { file wait credit complete gone expire supersede same_id too_late repeated returned room full forgotten rejoin anything }
 
 /// A planted fault is found within that many schedules of each scheduler.
 const FOUND_WITHIN: usize = 2_000;
@@ -100,4 +100,21 @@ found! {
     a_second_run_of_an_id: Store in repeated says "is dispatched twice";
     an_order_turned_round: Order in file says "order";
     a_torn_count: Add in full says "something stayed";
+}
+
+/// A driver that breaks its promise is found as well.
+mod an_outbox_emptied_too_soon {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "nothing wrong was said")]
+    fn at_random() {
+        Scheduler::Random.run(scenes::hasty, 1, FOUND_WITHIN);
+    }
+
+    #[test]
+    #[should_panic(expected = "nothing wrong was said")]
+    fn by_pct() {
+        Scheduler::Pct.run(scenes::hasty, 1, FOUND_WITHIN);
+    }
 }

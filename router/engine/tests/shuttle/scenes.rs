@@ -1,6 +1,6 @@
 //! Scenes: who does what at a time. Ids are a controller's number and a count; container numbers are their streams' too.
 
-use crate::world::{TIME_LEFT, World, key, thread};
+use crate::world::{Container, Hand, TIME_LEFT, World, key, thread};
 use engine::container::Room;
 use engine::id::ActionKey;
 use engine::input::Input;
@@ -21,6 +21,7 @@ pub(crate) const SCENES: &[(&str, fn())] = &[
     ("expire", expire),
     ("supersede", supersede),
     ("same_id", same_id),
+    ("too_late", too_late),
     ("repeated", repeated),
     ("returned", returned),
     ("room", room),
@@ -214,6 +215,29 @@ fn same_id() {
     assert_eq!(rejected, 1, "one of two was taken");
 }
 
+/// Three controllers push one id to three actions; for two of them it is too late. Only one is told how it ended.
+fn too_late() {
+    let world = World::new(Limits { recent_ids: 1, ..Limits::default() });
+    let mut hand = world.hand();
+    let keys = ["a", "b", "c"].map(|name| ActionKey::new("tenant", name, "1"));
+    let actions = keys.each_ref().map(|key| world.hub.declare(key, &mut hand).unwrap());
+    world.register(&keys[0], 1, 1, &mut hand);
+    // These two learn from another push how late it is.
+    let mut later = world.hand();
+    later.now = later.now + TIME_LEFT;
+    actions[1..].iter().zip(2..).for_each(|(action, controller)| world.push(action, controller, 0, &mut later));
+    world.hub.settle(&mut later);
+    world.hub.settle(&mut hand);
+    let push = |action: usize| {
+        let (world, action) = (&world, &actions[action]);
+        thread(move |hand| world.push(action, 1, 7, hand))
+    };
+    world.play([push(0), push(1), push(2)]);
+    let outcomes = world.outcomes(1 << 32 | 7);
+    let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Rejected(_))).count();
+    assert_eq!(rejected, 2, "one of three was taken: {outcomes:?}");
+}
+
 /// An id is pushed again, to another action, as it ends.
 fn repeated() {
     let world = World::new(Limits { recent_ids: 1, ..Limits::default() });
@@ -310,6 +334,19 @@ fn forgotten() {
 
 /// A node's stream breaks before all was sent, and the node comes back.
 fn rejoin() {
+    breaks(|world, container, hand| world.break_and_rejoin(container, 2, hand));
+}
+
+/// As that, but the outbox is emptied without waiting for a thread that may be about to dispatch: what the engine asks its driver
+/// not to do.
+pub(crate) fn hasty() {
+    breaks(|world, container, hand| {
+        world.enter(container, Input::Suspend(container.key), hand);
+        world.take_back_and_rejoin(container, 2, hand);
+    });
+}
+
+fn breaks(and_rejoins: fn(&World, &Container, &mut Hand<'_>)) {
     let world = World::new(limits());
     let mut hand = world.hand();
     let container = world.register(&key("1"), 1, 2, &mut hand);
@@ -320,7 +357,7 @@ fn rejoin() {
         thread(|hand| (0..2).for_each(|n| world.push(&action, 1, n, hand))),
         thread(|hand| {
             world.complete_one(&container, hand);
-            world.break_and_rejoin(&container, 2, hand);
+            and_rejoins(&world, &container, hand);
         }),
         thread(|hand| world.push(&action, 2, 0, hand)),
     ]);

@@ -7,7 +7,7 @@ use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActionKey, ActivationId, StreamId};
 use engine::input::{Completion, Input, Push};
 use engine::limits::Limits;
-use engine::outcome::{Outcome, Reason, Reply, RunStatus};
+use engine::outcome::{Outcome, Reply, RunStatus};
 use engine::tally::Count;
 use engine::time::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
@@ -39,13 +39,6 @@ struct Book {
     containers: Vec<Container>,
     /// Dispatched to a container whose registration has not returned yet.
     early: BTreeMap<u32, VecDeque<(ActivationId, Bytes)>>,
-}
-
-impl Book {
-    fn is_lost(&self, id: &[u8]) -> bool {
-        let id = id.try_into().map(u128::from_be_bytes).expect("ids have 16 bytes");
-        self.answers.get(&id).is_some_and(|answers| answers.as_slice() == [Outcome::Lost])
-    }
 }
 
 /// A container and its outbox.
@@ -98,10 +91,6 @@ impl Perform for Courier<'_> {
                     let waiting = book.containers.iter_mut().find(|container| container.number == number);
                     waiting.expect("it registered before").waits_for_room = true;
                 }
-                // One that was dispatched while the suspension was handed in and not yet worked on, so that it came to the
-                // outbox behind what was taken back: it was lost when the container came back, and reached it nevertheless.
-                Effect::Refuse(_, refusal)
-                    if refusal.rejection.reason == Reason::NotInFlight && book.is_lost(&refusal.id) => {}
                 Effect::Refuse(_, refusal) => panic!("nothing wrong was said: {refusal:?}"),
                 Effect::Drain(..) | Effect::WakeAt(_) => {}
             }
@@ -208,9 +197,14 @@ impl World {
         }
     }
 
-    /// The container's stream breaks with what was not sent, and it comes back.
+    /// The container's stream breaks with what was not sent, and it comes back: the router's order of things.
     pub(crate) fn break_and_rejoin(&self, container: &Container, credits: u32, hand: &mut Hand<'_>) {
-        self.enter(container, Input::Suspend(container.key), hand);
+        self.hub.enter_and_wait(&container.action, &mut vec![Input::Suspend(container.key)], hand);
+        self.take_back_and_rejoin(container, credits, hand);
+    }
+
+    /// What was not sent to a suspended container goes back, and the container comes back without having received anything.
+    pub(crate) fn take_back_and_rejoin(&self, container: &Container, credits: u32, hand: &mut Hand<'_>) {
         let mut unsent = Vec::new();
         while let Some((id, payload)) = self.take(container.number) {
             self.book().came_back.push(u128::from_be_bytes(id.0));
