@@ -50,6 +50,12 @@ pub enum Event {
     DrainDue {
         life: u32,
     },
+    /// The grace of a session may be over.
+    GraceDue { life: u32 },
+    /// A controller pushes something again.
+    Repeat { controller: u16, incarnation: u32, call: Call },
+    /// A node states its containers' credits.
+    Audit { node: u16, incarnation: u32 },
     /// A run ends.
     RunEnds {
         node: u16,
@@ -96,6 +102,10 @@ pub struct Ask {
     pub deadline: u64,
     /// Copies of it that were sent and not answered.
     pub copies: u32,
+    /// The line whose session it was sent in first, and that session's number there.
+    pub origin: (u8, u32),
+    /// A router has refused it: what was said of it is that it never started.
+    pub refused: bool,
     /// It was told.
     pub done: bool,
 }
@@ -156,7 +166,7 @@ impl Ctx {
         self.agenda.clear();
         self.dice = Dice::new(mix(plan.seed ^ 0x77));
         self.net.clear();
-        self.checker.begin(plan.actions.into(), plan.nodes.into(), plan.outbox_bytes_max as u64, tell);
+        self.checker.begin(plan.actions.into(), plan.nodes.into(), plan.outbox_bytes_max as u64, plan.lies == 0, tell);
         self.asks.clear();
         self.healed = false;
         self.salt = self.dice.roll();

@@ -11,7 +11,6 @@ pub mod clock;
 pub mod controller;
 pub mod ctx;
 pub mod dice;
-mod mailbox;
 pub mod net;
 pub mod node;
 pub mod plan;

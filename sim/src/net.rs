@@ -3,9 +3,9 @@
 
 use crate::agenda::Instant;
 use crate::dice::Dice;
-use crate::mailbox::Entry;
 use bytes::Bytes;
 use engine::id::ActivationId;
+use engine::mailbox::Entry;
 use engine::outcome::{Reply, RunStatus};
 use std::collections::VecDeque;
 

@@ -3,11 +3,11 @@
 
 use crate::check::{Call, Said};
 use crate::ctx::{Ctx, Event};
-use crate::mailbox::Entry;
 use crate::net::{Down, Parcel, Peer, Register, Up};
 use bytes::Bytes;
 use engine::effect::Dispatch;
 use engine::id::ActivationId;
+use engine::mailbox::Entry;
 use engine::outcome::RunStatus;
 
 /// The process.
@@ -19,7 +19,13 @@ pub struct Node {
     /// It runs.
     pub up: bool,
     conn: Option<u32>,
+    /// What names its session, and how many it had.
+    token: Bytes,
+    session: u32,
     welcomed: bool,
+    /// Runs that ended while it was away; their completions go out once it has rejoined.
+    unsaid: Vec<Up>,
+    unsaid_runs: Vec<u32>,
     out: Vec<Up>,
     flushing: bool,
     containers: Vec<Container>,
@@ -35,10 +41,15 @@ struct Container {
     epoch: u32,
     action: u16,
     concurrency: u32,
-    /// Runs of this registration.
+    /// Received under this registration and not completed.
     running: u32,
-    /// Runs of earlier streams that go on and take their share.
+    /// Runs of earlier registrations that go on and take their share.
     left_over: u32,
+    /// Credits granted and dispatches received since it was registered, or registered again.
+    granted: u32,
+    received: u32,
+    /// It said that it leaves, and goes on taking what comes until it is told that nothing more will.
+    asked: bool,
     leaving: bool,
     warm: bool,
     gone: bool,
@@ -50,8 +61,10 @@ struct Run {
     container: u32,
     epoch: u32,
     call: Call,
-    /// The stream it came on; on another one nothing is said of it.
-    conn: u32,
+    /// The session it came in; in another one nothing is said of it.
+    session: u32,
+    /// How it ended while the node was away.
+    ended: bool,
     over: bool,
 }
 
@@ -67,7 +80,11 @@ impl Node {
     fn forget(&mut self) {
         self.conn = None;
         (self.welcomed, self.flushing) = (false, false);
+        self.token = Bytes::new();
+        self.session += 1;
         self.out.clear();
+        self.unsaid.clear();
+        self.unsaid_runs.clear();
         self.containers.clear();
         self.runs.clear();
         self.free_runs.clear();
@@ -86,6 +103,7 @@ impl Node {
         let wait = ctx.dice.below(ctx.plan.reconnect_us);
         ctx.after(wait, Event::Connect { peer: self.peer(), incarnation: self.incarnation });
         self.plan_churn(ctx);
+        self.plan_audit(ctx);
     }
 
     /// The process dies.
@@ -117,6 +135,9 @@ impl Node {
             concurrency,
             running: 0,
             left_over: 0,
+            granted: 0,
+            received: 0,
+            asked: false,
             leaving: false,
             warm,
             gone: false,
@@ -127,8 +148,16 @@ impl Node {
     }
 
     fn register(&mut self, at: usize, ctx: &mut Ctx) {
-        let container = &self.containers[at];
-        let credits = container.concurrency.saturating_sub(container.left_over);
+        let session = self.session;
+        let container = &mut self.containers[at];
+        let runs = self.runs.iter().filter(|run| {
+            !run.over && run.session == session && (run.container, run.epoch) == (container.number, container.epoch)
+        });
+        let held: Vec<ActivationId> = runs.map(|run| ctx.id(run.call)).collect();
+        let busy = u32::try_from(held.len()).unwrap_or(u32::MAX) + container.left_over;
+        container.running = u32::try_from(held.len()).unwrap_or(u32::MAX);
+        let credits = if container.leaving { 0 } else { container.concurrency.saturating_sub(busy) };
+        (container.granted, container.received) = (credits, 0);
         let register = Register {
             container: container.number,
             epoch: container.epoch,
@@ -136,9 +165,14 @@ impl Node {
             concurrency: container.concurrency,
             credits,
             warm: container.warm,
-            held: Vec::new(),
+            held,
         };
+        let leaves = container.asked && !container.leaving;
+        let (number, epoch) = (container.number, container.epoch);
         self.say(Up::Register(register), ctx);
+        if leaves {
+            self.say(Up::Leave { container: number, epoch, gone: false }, ctx);
+        }
     }
 
     /// Tries to connect; `reachable` is the router's life, if it can be reached.
@@ -150,7 +184,7 @@ impl Node {
         let conn = ctx.net.open(self.peer(), self.incarnation, life);
         self.conn = Some(conn);
         let mut frame = ctx.net.up_frame();
-        frame.push(Up::Hello { session: Bytes::new() });
+        frame.push(Up::Hello { session: self.token.clone() });
         ctx.send_up(conn, frame);
     }
 
@@ -186,30 +220,79 @@ impl Node {
         }
         match parcel {
             Parcel::Frame(mut frame) => {
-                frame.drain(..).for_each(|down| self.take(down, conn, ctx));
+                frame.drain(..).for_each(|down| self.take(down, ctx));
                 ctx.net.reuse_down(frame);
             }
-            Parcel::Finish | Parcel::Broken => self.stream_ended(conn, ctx),
+            Parcel::Finish => {
+                self.token = Bytes::new();
+                self.stream_ended(conn, ctx);
+            }
+            Parcel::Broken => self.stream_ended(conn, ctx),
         }
     }
 
-    fn take(&mut self, down: Down, conn: u32, ctx: &mut Ctx) {
+    fn take(&mut self, down: Down, ctx: &mut Ctx) {
         match down {
-            Down::Welcome { .. } => {
-                self.welcomed = true;
-                (0..self.containers.len()).for_each(|at| self.register(at, ctx));
-            }
-            Down::Entry(Entry::Dispatch(dispatch)) => self.run(dispatch, conn, ctx),
+            Down::Welcome { session, resumed } => self.welcomed(session, resumed, ctx),
+            Down::Entry(Entry::Dispatch(dispatch)) => self.run(dispatch, ctx),
             Down::Entry(Entry::Drain(number, epoch)) => self.drained(number, epoch, ctx),
             Down::Entry(_) => {}
         }
     }
 
-    fn run(&mut self, dispatch: Dispatch, conn: u32, ctx: &mut Ctx) {
+    /// In a session that goes on the containers are registered as they were; else under other epochs, and what they had is
+    /// nobody's any more.
+    fn welcomed(&mut self, session: Bytes, resumed: bool, ctx: &mut Ctx) {
+        self.welcomed = true;
+        self.token = session;
+        self.containers.retain(|container| !container.gone);
+        if !resumed {
+            self.begin_session();
+        }
+        (0..self.containers.len()).for_each(|at| self.register(at, ctx));
+        if resumed {
+            self.say(Up::Rejoined, ctx);
+        }
+        for up in std::mem::take(&mut self.unsaid) {
+            if let Up::Complete { container, epoch, credits, .. } = &up
+                && let Some(at) = self.find(*container, *epoch)
+            {
+                let open = &mut self.containers[at];
+                open.running -= 1;
+                open.granted = open.granted.wrapping_add(*credits);
+            }
+            self.say(up, ctx);
+        }
+        for run in std::mem::take(&mut self.unsaid_runs) {
+            let of = &mut self.runs[run as usize];
+            (of.ended, of.over) = (false, true);
+            self.free_runs.push(run);
+        }
+        (0..self.containers.len()).for_each(|at| self.leave_if_done(at, ctx));
+    }
+
+    fn begin_session(&mut self) {
+        self.session += 1;
+        self.unsaid.clear();
+        self.containers.retain(|container| !container.leaving && !container.asked);
+        for container in &mut self.containers {
+            let session = self.session;
+            let runs = self
+                .runs
+                .iter()
+                .filter(|run| !run.over && !run.ended && run.session < session && run.container == container.number);
+            container.left_over = u32::try_from(runs.count()).unwrap_or(u32::MAX);
+            container.epoch = self.next_epoch;
+            self.next_epoch += 1;
+        }
+    }
+
+    fn run(&mut self, dispatch: Dispatch, ctx: &mut Ctx) {
         let Some(call) = ctx.call(dispatch.id) else { return };
         let (number, epoch) = (dispatch.container, dispatch.epoch);
         ctx.checker.arrived(call, self.index, number);
         let Some(at) = self.find(number, epoch) else { return };
+        self.containers[at].received = self.containers[at].received.wrapping_add(1);
         if ctx.dice.chance(ctx.plan.returns) {
             ctx.checker.given_back(call, self.index);
             self.say(Up::Return { container: number, epoch, id: dispatch.id, payload: dispatch.payload }, ctx);
@@ -220,13 +303,17 @@ impl Node {
         }
         self.containers[at].running += 1;
         ctx.checker.started(call, self.index, number);
-        let run = Run { container: number, epoch, call, conn, over: false };
+        let run = Run { container: number, epoch, call, session: self.session, ended: false, over: false };
         let place = self.free_runs.pop().unwrap_or_else(|| {
             self.runs.push(run);
             u32::try_from(self.runs.len() - 1).unwrap_or(u32::MAX)
         });
         self.runs[place as usize] = run;
-        let takes = ctx.dice.wait(ctx.plan.service_us);
+        let mut takes = ctx.dice.wait(ctx.plan.service_us);
+        if !ctx.healed && ctx.dice.chance(ctx.plan.never_answers) {
+            // It hangs for as long as things go wrong.
+            takes += ctx.plan.heal_at.saturating_sub(ctx.now);
+        }
         let run = place;
         ctx.after(takes, Event::RunEnds { node: self.index, incarnation: self.incarnation, run });
     }
@@ -237,9 +324,7 @@ impl Node {
 
     /// A run ends.
     pub fn run_ends(&mut self, run: u32, ctx: &mut Ctx) {
-        let Run { container, epoch, call, conn, .. } = self.runs[run as usize];
-        self.runs[run as usize].over = true;
-        self.free_runs.push(run);
+        let Run { container, epoch, call, session, .. } = self.runs[run as usize];
         let (status, said) = if ctx.dice.chance(ctx.plan.action_fails) {
             (RunStatus::ActionFailed, Said::ActionFailed)
         } else if ctx.dice.chance(ctx.plan.platform_fails) {
@@ -248,17 +333,32 @@ impl Node {
             (RunStatus::Succeeded, Said::Completed)
         };
         ctx.checker.finished(call, self.index, said);
-        if self.conn != Some(conn) {
+        self.free_runs.push(run);
+        if self.session != session {
+            self.runs[run as usize].over = true;
             return self.run_ended_late(container, epoch, ctx);
         }
-        let Some(at) = self.find(container, epoch) else { return };
-        let apart = ctx.dice.chance(ctx.plan.credit_apart);
+        let Some(at) = self.find(container, epoch) else {
+            self.runs[run as usize].over = true;
+            return;
+        };
+        let apart = self.welcomed && ctx.dice.chance(ctx.plan.credit_apart);
         let open = &mut self.containers[at];
-        open.running -= 1;
         open.warm = true;
         let credits = u32::from(!open.leaving && !apart);
         let (id, result) = (ctx.id(call), ctx.result(call));
-        self.say(Up::Complete { container, epoch, id, status, result: result.clone(), credits }, ctx);
+        let complete = Up::Complete { container, epoch, id, status, result: result.clone(), credits };
+        if !self.welcomed {
+            // Held until it can be said.
+            self.free_runs.pop();
+            self.runs[run as usize].ended = true;
+            self.unsaid_runs.push(run);
+            return self.unsaid.push(complete);
+        }
+        self.runs[run as usize].over = true;
+        open.running -= 1;
+        open.granted = open.granted.wrapping_add(credits);
+        self.say(complete, ctx);
         if apart {
             let wait = ctx.dice.below(ctx.plan.service_us);
             let (node, incarnation) = (self.index, self.incarnation);
@@ -280,6 +380,7 @@ impl Node {
             open.left_over -= 1;
             let (number, epoch, leaving) = (open.number, open.epoch, open.leaving);
             if self.welcomed && !leaving {
+                self.containers[at].granted = self.containers[at].granted.wrapping_add(1);
                 self.say(Up::Credit { container: number, epoch, credits: 1 }, ctx);
             }
         }
@@ -311,6 +412,13 @@ impl Node {
             && !self.containers[at].leaving
             && self.welcomed
         {
+            // What was kept back before it was registered anew is among its credits since.
+            let open = &mut self.containers[at];
+            let unused = open.granted.wrapping_sub(open.received);
+            if unused + open.running + open.left_over >= open.concurrency {
+                return;
+            }
+            open.granted = open.granted.wrapping_add(1);
             self.say(Up::Credit { container, epoch, credits: 1 }, ctx);
         }
     }
@@ -348,15 +456,14 @@ impl Node {
 
     fn leave(&mut self, at: usize, ctx: &mut Ctx) {
         let open = &self.containers[at];
-        if open.leaving || !self.welcomed {
+        if open.leaving || open.asked || open.gone || !self.welcomed {
             return;
         }
         let (container, epoch) = (open.number, open.epoch);
         // Else it goes on taking what comes until it is told that nothing more will.
         let gone = ctx.dice.one_in(4);
-        if gone {
-            self.containers[at].gone = true;
-        }
+        let open = &mut self.containers[at];
+        (open.gone, open.asked) = (gone, true);
         self.say(Up::Leave { container, epoch, gone }, ctx);
     }
 
@@ -367,20 +474,40 @@ impl Node {
         }
     }
 
-    /// All its containers are lost with the stream. It registers them again on another, under other epochs.
+    /// It comes back, in time or not.
     fn stream_ended(&mut self, conn: u32, ctx: &mut Ctx) {
         let learns = ctx.latency();
         ctx.cut(conn, learns, 0);
         self.conn = None;
         (self.welcomed, self.flushing) = (false, false);
+        // Completions that never left are as good as lost on the way: the simplest that a node may do.
         self.out.clear();
-        self.containers.retain(|container| !container.gone && !container.leaving);
-        for container in &mut self.containers {
-            container.left_over += std::mem::take(&mut container.running);
-            container.epoch = self.next_epoch;
-            self.next_epoch += 1;
-        }
         self.connect_later(ctx);
+    }
+
+    fn plan_audit(&mut self, ctx: &mut Ctx) {
+        if ctx.plan.audit_us > 0 && !ctx.healed {
+            let wait = 1 + ctx.dice.wait(ctx.plan.audit_us);
+            ctx.after(wait, Event::Audit { node: self.index, incarnation: self.incarnation });
+        }
+    }
+
+    /// States its containers' credits, and now and then wrongly.
+    pub fn audit(&mut self, ctx: &mut Ctx) {
+        for at in 0..self.containers.len() {
+            let open = &self.containers[at];
+            if open.gone || open.asked || open.leaving || !self.welcomed {
+                continue;
+            }
+            let (container, epoch, received) = (open.number, open.epoch, open.received);
+            let mut credits = open.granted.wrapping_sub(open.received);
+            if ctx.dice.chance(ctx.plan.lies) && !ctx.healed {
+                credits = u32::try_from(ctx.dice.below(8)).unwrap_or(0);
+                self.containers[at].granted = received.wrapping_add(credits);
+            }
+            self.say(Up::Audit { container, epoch, credits, received }, ctx);
+        }
+        self.plan_audit(ctx);
     }
 
     /// After the faults: it has a container for each of these actions.

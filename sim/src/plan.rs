@@ -46,6 +46,16 @@ pub struct Plan {
     /// A container that never answers takes that share of what it gets.
     pub never_answers: u32,
     pub lies: u32,
+    pub audit_us: u64,
+    /// Activations that a controller pushes twice, and those that it pushes again later.
+    pub duplicates: u32,
+    pub repeats: u32,
+    /// Controllers that push what waits again when they are back, and do not merely ask.
+    pub resubmits: bool,
+    /// Controllers that have a second stream, under another name.
+    pub two_lines: bool,
+    pub controller_grace_ms: u64,
+    pub node_grace_ms: u64,
     pub faults: Vec<Fault>,
     pub heal_at: Instant,
 }
@@ -107,6 +117,8 @@ kinds! {
     PauseController = "pause_controller",
     /// The router's process stands still.
     PauseRouter = "pause_router",
+    /// A controller says that it has said all, waits for its answers, and opens another stream.
+    HalfClose = "half_close",
     /// The router is told to stop, drains, and starts again.
     Drain = "drain",
 }
@@ -137,7 +149,7 @@ impl Plan {
             actions,
             containers_per_node: u16::try_from(dice.between(1, 4)).unwrap_or(1),
             concurrency_max,
-            limits: draw_limits(dice, tiny),
+            limits: draw_limits(dice, tiny, activations),
             outbox_bytes_max: usize::try_from(dice.spread(200, 1 << 20)).unwrap_or(200),
             window_bytes: usize::try_from(dice.spread(200, 1 << 20)).unwrap_or(200),
             frame_entries_max: usize::try_from(dice.spread(1, 1024)).unwrap_or(1),
@@ -161,8 +173,15 @@ impl Plan {
             returns: rarely(dice, 3, 100_000),
             credit_apart: rarely(dice, 2, 500_000),
             churn_us: if dice.one_in(3) { (duration / dice.between(1, 20)).max(1000) } else { 0 },
-            never_answers: 0,
+            never_answers: rarely(dice, 5, 50_000),
             lies: rarely(dice, 4, 50_000),
+            audit_us: if dice.one_in(3) { (duration / dice.between(2, 50)).max(1000) } else { 0 },
+            duplicates: rarely(dice, 4, 100_000),
+            repeats: rarely(dice, 4, 100_000),
+            resubmits: dice.one_in(2),
+            two_lines: dice.one_in(4),
+            controller_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 20_000) },
+            node_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 2_000) },
             faults: Vec::new(),
             heal_at: duration * dice.between(60, 95) / 100,
         };
@@ -195,7 +214,7 @@ fn rarely(dice: &mut Dice, one_in: u64, per_million_max: u64) -> u32 {
 }
 
 /// One run in four has limits of one to three: they find most.
-fn draw_limits(dice: &mut Dice, tiny: bool) -> Limits {
+fn draw_limits(dice: &mut Dice, tiny: bool, activations: u32) -> Limits {
     let mut number = |large: u64| if tiny { dice.between(1, 3) } else { dice.spread(4, large) };
     let action_queued_max = number(10_000);
     let router_queued_max = number(10_000);
@@ -209,6 +228,9 @@ fn draw_limits(dice: &mut Dice, tiny: bool) -> Limits {
         actions_max: 64,
         container_concurrency_max: 4096,
         idle_grace: Duration::from_millis(dice.spread(5_000, 600_000)),
+        overdue_grace: Duration::from_millis(dice.between(1, 100)),
+        // So many that no id is forgotten while it may come again.
+        recent_ids: (activations as usize * 3).next_power_of_two(),
         ..Limits::default()
     }
 }

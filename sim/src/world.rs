@@ -98,6 +98,7 @@ impl World {
         self.ctx.begin(plan, tell);
         let plan = &self.ctx.plan;
         let (controllers, nodes, ppm) = (plan.controllers, plan.nodes, plan.clock_ppm_max);
+        let lines = if plan.two_lines { 2 } else { 1 };
         let (activations, faults) = (plan.activations, plan.faults.clone());
         (self.events, self.injected) = (0, [0; Kind::ALL.len()]);
         (self.restarting, self.resting) = (false, false);
@@ -112,7 +113,7 @@ impl World {
         for index in 0..controllers {
             let share = activations / u32::from(controllers) + u32::from(index == 0);
             let clock = Clock::draw(&mut self.ctx.dice, ppm);
-            self.controllers[usize::from(index)].clear(index, clock, share);
+            self.controllers[usize::from(index)].clear(index, clock, share, lines);
             self.controllers[usize::from(index)].start(&mut self.ctx);
             let wait = self.gap();
             self.ctx.after(wait, Event::Arrival { controller: index });
@@ -150,10 +151,10 @@ impl World {
                 }
             }
             Event::Flush { peer, incarnation } => match peer {
-                Peer::Controller { index, .. } => {
+                Peer::Controller { index, line } => {
                     let controller = &mut self.controllers[usize::from(index)];
                     if controller.incarnation == incarnation && controller.up {
-                        controller.flush(ctx);
+                        controller.flush(line, ctx);
                     }
                 }
                 Peer::Node { index } => {
@@ -195,6 +196,22 @@ impl World {
                     node.grant(container, epoch, ctx);
                 }
             }
+            Event::GraceDue { life } => {
+                if self.router.up && life == self.router.life {
+                    self.router.end_due(ctx);
+                }
+            }
+            Event::Repeat { controller, incarnation, call } => {
+                let controller = &mut self.controllers[usize::from(controller)];
+                if controller.incarnation == incarnation && controller.up {
+                    controller.repeat(call, ctx);
+                }
+            }
+            Event::Audit { node, incarnation } => {
+                if let Some(node) = alive(&mut self.nodes, node, incarnation) {
+                    node.audit(ctx);
+                }
+            }
             Event::FaultBegins { index } => self.fault_begins(index),
             Event::FaultEnds { index } => ctx.checker.note(Seen::FaultEnds { index }),
             Event::RouterUp => {
@@ -212,16 +229,19 @@ impl World {
     /// The process that an event happens to.
     fn owner(&mut self, event: &Event) -> Option<usize> {
         match *event {
-            Event::Arrival { controller } | Event::CallerDue { controller, .. } => Some(1 + usize::from(controller)),
+            Event::Arrival { controller } | Event::CallerDue { controller, .. } | Event::Repeat { controller, .. } => {
+                Some(1 + usize::from(controller))
+            }
             Event::Flush { peer, .. } | Event::Connect { peer, .. } => Some(self.process(peer)),
             Event::Deliver { up: true, .. }
             | Event::Write { .. }
             | Event::RouterDue { .. }
             | Event::DrainDue { .. } => Some(0),
             Event::Deliver { conn, up: false } => Some(self.process(self.ctx.net.peer(conn))),
-            Event::RunEnds { node, .. } | Event::Churn { node, .. } | Event::Grant { node, .. } => {
-                Some(self.process(Peer::Node { index: node }))
-            }
+            Event::RunEnds { node, .. }
+            | Event::Churn { node, .. }
+            | Event::Grant { node, .. }
+            | Event::Audit { node, .. } => Some(self.process(Peer::Node { index: node })),
             _ => None,
         }
     }
@@ -251,10 +271,10 @@ impl World {
         let reachable = self.router.up && self.apart[process] <= self.ctx.now;
         let life = reachable.then_some(self.router.life);
         match peer {
-            Peer::Controller { index, .. } => {
+            Peer::Controller { index, line } => {
                 let controller = &mut self.controllers[usize::from(index)];
                 if controller.up && controller.incarnation == incarnation {
-                    controller.connect(life, &mut self.ctx);
+                    controller.connect(line, life, &mut self.ctx);
                 }
             }
             Peer::Node { index } => {
@@ -285,10 +305,10 @@ impl World {
             Err(Some(later)) => return ctx.agenda.plan(later, Event::Deliver { conn, up }),
         };
         match peer {
-            Peer::Controller { index, .. } => {
+            Peer::Controller { index, line } => {
                 let controller = &mut self.controllers[usize::from(index)];
                 if controller.up && controller.incarnation == incarnation {
-                    controller.receive(conn, parcel, ctx);
+                    controller.receive(line, conn, parcel, ctx);
                 }
             }
             Peer::Node { index } => {
@@ -336,6 +356,14 @@ impl World {
                 }
             }
             Kind::PauseNode | Kind::PauseController | Kind::PauseRouter => self.pause(peer, kind, until),
+            Kind::HalfClose => {
+                if let Peer::Controller { index, .. } = peer {
+                    let controller = &mut self.controllers[usize::from(index)];
+                    if controller.up {
+                        controller.half_close(&mut self.ctx);
+                    }
+                }
+            }
             Kind::Drain => {
                 if self.router.up {
                     self.router.drain(&mut self.ctx);
@@ -349,7 +377,9 @@ impl World {
         let pick = |of: u16| u16::try_from(whom % u32::from(of)).unwrap_or(0);
         match kind {
             Kind::CrashNode | Kind::PauseNode => Peer::Node { index: pick(nodes) },
-            Kind::CrashController | Kind::PauseController => Peer::Controller { index: pick(controllers), line: 0 },
+            Kind::CrashController | Kind::PauseController | Kind::HalfClose => {
+                Peer::Controller { index: pick(controllers), line: 0 }
+            }
             _ => {
                 let any = pick(controllers + nodes);
                 if any < controllers {

@@ -73,6 +73,8 @@ pub(super) struct ContainerBook {
     pub(super) awaiting: bool,
     /// What a breaker may hold against it.
     pub(super) strikes: u32,
+    /// Dispatches since it was registered or rejoined, less those that never left.
+    pub(super) received: u32,
 }
 
 /// An action.
@@ -109,5 +111,6 @@ pub struct Sums {
     pub lost: u64,
     pub timed_out: u64,
     pub returned: u64,
+    pub unsent: u64,
     pub rejected: u64,
 }

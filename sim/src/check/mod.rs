@@ -96,6 +96,10 @@ pub struct Checker {
     draining: bool,
     /// Timers may be as late as this: the router was stopped until then, on its own clock.
     stopped_until: u64,
+    /// Nodes say nothing but the truth, so that a comparison of credits finds no difference.
+    honest: bool,
+    /// Things happened of which nobody is told what exactly.
+    vague: bool,
     /// The router's clock.
     local: u64,
     sequence: u64,
@@ -119,7 +123,7 @@ pub struct Checker {
 
 impl Checker {
     /// Ready for a world.
-    pub fn begin(&mut self, actions: usize, nodes: usize, outbox_bytes_max: u64, tell: bool) {
+    pub fn begin(&mut self, actions: usize, nodes: usize, outbox_bytes_max: u64, honest: bool, tell: bool) {
         self.now = 0;
         self.calls.clear();
         self.actions.iter_mut().for_each(clear_action);
@@ -139,6 +143,7 @@ impl Checker {
         self.strikes.resize(actions * nodes, 0);
         self.unresolved = 0;
         self.outbox_bytes_max = outbox_bytes_max;
+        (self.honest, self.vague) = (honest, false);
         self.sums = Sums::default();
         self.digest = Digest::default();
         self.violation = None;
@@ -351,7 +356,7 @@ fn is_about_id(said: Said) -> bool {
     said.reason().is_some_and(|reason| ID_REASONS.contains(&reason))
 }
 
-const ID_REASONS: &[Reason] = &[Reason::IdInFlight];
+const ID_REASONS: &[Reason] = &[Reason::IdInFlight, Reason::IdEnded, Reason::OutcomeUnknown];
 
 fn clear_action(action: &mut ActionBook) {
     action.queue.clear();
