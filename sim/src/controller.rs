@@ -269,13 +269,16 @@ impl Controller {
             std::mem::take(&mut line.sent).into_iter().filter(|call| !ctx.asks[*call as usize].done).collect();
         if resumed {
             line.sent.clone_from(&waiting);
-            if resubmits {
-                waiting.into_iter().for_each(|call| self.push(at, call, true, ctx));
-            } else if !waiting.is_empty() {
-                let ids: Vec<Up> = waiting.iter().map(|call| Up::Outstanding(ctx.id(*call))).collect();
+            let session = line.session;
+            // Of those that went to the router before this one it can only be asked: this one would take them for new.
+            let (again, ask): (Vec<Call>, Vec<Call>) =
+                waiting.into_iter().partition(|call| resubmits && ctx.asks[*call as usize].origin.1 == session);
+            if !ask.is_empty() {
+                let ids: Vec<Up> = ask.iter().map(|call| Up::Outstanding(ctx.id(*call))).collect();
                 self.lines[at].out.splice(0..0, ids);
                 self.plan_flush(at, ctx);
             }
+            again.into_iter().for_each(|call| self.push(at, call, true, ctx));
             return;
         }
         line.session += 1;

@@ -51,11 +51,20 @@ pub enum Event {
         life: u32,
     },
     /// The grace of a session may be over.
-    GraceDue { life: u32 },
+    GraceDue {
+        life: u32,
+    },
     /// A controller pushes something again.
-    Repeat { controller: u16, incarnation: u32, call: Call },
+    Repeat {
+        controller: u16,
+        incarnation: u32,
+        call: Call,
+    },
     /// A node states its containers' credits.
-    Audit { node: u16, incarnation: u32 },
+    Audit {
+        node: u16,
+        incarnation: u32,
+    },
     /// A run ends.
     RunEnds {
         node: u16,
@@ -166,7 +175,7 @@ impl Ctx {
         self.agenda.clear();
         self.dice = Dice::new(mix(plan.seed ^ 0x77));
         self.net.clear();
-        self.checker.begin(plan.actions.into(), plan.nodes.into(), plan.outbox_bytes_max as u64, plan.lies == 0, tell);
+        self.checker.begin(plan.actions.into(), plan.outbox_bytes_max as u64, plan.lies == 0, tell);
         self.asks.clear();
         self.healed = false;
         self.salt = self.dice.roll();

@@ -3,6 +3,7 @@
 use crate::agenda::Instant;
 use crate::clock::RATE_PPM_MAX;
 use crate::dice::Dice;
+use engine::breaker::Rules;
 use engine::limits::Limits;
 use std::time::Duration;
 
@@ -185,6 +186,10 @@ impl Plan {
             faults: Vec::new(),
             heal_at: duration * dice.between(60, 95) / 100,
         };
+        if plan.only_accept == 0 && dice.one_in(2) {
+            plan.limits.breaker = Some(draw_rules(dice));
+            plan.limits.slow_after = dice.one_in(2).then(|| Duration::from_micros(dice.spread(100, 1_000_000)));
+        }
         plan.faults = plan.draw_faults(dice);
         plan
     }
@@ -213,6 +218,14 @@ fn rarely(dice: &mut Dice, one_in: u64, per_million_max: u64) -> u32 {
     if dice.one_in(one_in) { u32::try_from(dice.spread(100, per_million_max)).unwrap_or(0) } else { 0 }
 }
 
+fn draw_rules(dice: &mut Dice) -> Rules {
+    let strikes = u32::try_from(dice.between(1, 6)).unwrap_or(3);
+    let open_first = Duration::from_micros(dice.spread(100, 1_000_000));
+    let open_max = open_first * u32::try_from(dice.between(1, 60)).unwrap_or(1);
+    let probes = u32::try_from(dice.between(1, 3)).unwrap_or(2);
+    Rules { strikes, window: Duration::from_micros(dice.spread(1000, 10_000_000)), open_first, open_max, probes }
+}
+
 /// One run in four has limits of one to three: they find most.
 fn draw_limits(dice: &mut Dice, tiny: bool, activations: u32) -> Limits {
     let mut number = |large: u64| if tiny { dice.between(1, 3) } else { dice.spread(4, large) };
@@ -231,6 +244,8 @@ fn draw_limits(dice: &mut Dice, tiny: bool, activations: u32) -> Limits {
         overdue_grace: Duration::from_millis(dice.between(1, 100)),
         // So many that no id is forgotten while it may come again.
         recent_ids: (activations as usize * 3).next_power_of_two(),
+        breaker: None,
+        slow_after: None,
         ..Limits::default()
     }
 }

@@ -34,6 +34,7 @@ pub(super) struct CallBook {
     /// When it was read, or came back unstarted; on the router's clock.
     pub(super) came_at: u64,
     pub(super) bytes: u64,
+    pub(super) dispatched_at: u64,
     /// What the router owes it right now.
     pub(super) owed: Option<Said>,
     /// Refusals that are owed for pushes of an id that the router knows.
@@ -62,7 +63,6 @@ pub(super) struct ContainerBook {
     pub(super) number: u32,
     pub(super) epoch: u32,
     pub(super) action: u16,
-    pub(super) node: u16,
     pub(super) concurrency: u32,
     pub(super) credits: u32,
     pub(super) in_flight: Vec<Call>,
@@ -94,6 +94,8 @@ pub(super) struct SessionBook {
     /// Containers by number.
     pub(super) containers: Vec<(u32, u32)>,
     pub(super) over: bool,
+    /// What a breaker may hold against it, by action.
+    pub(super) strikes: Vec<(u16, u32)>,
     /// Bytes of dispatches that its writer has not taken.
     pub(super) waiting_bytes: u64,
 }

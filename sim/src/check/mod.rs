@@ -111,7 +111,6 @@ pub struct Checker {
     /// Answers that are owed in this very step.
     owing: u32,
     dirty: Vec<u16>,
-    strikes: Vec<u32>,
     unresolved: u32,
     outbox_bytes_max: u64,
     sums: Sums,
@@ -123,7 +122,7 @@ pub struct Checker {
 
 impl Checker {
     /// Ready for a world.
-    pub fn begin(&mut self, actions: usize, nodes: usize, outbox_bytes_max: u64, honest: bool, tell: bool) {
+    pub fn begin(&mut self, actions: usize, outbox_bytes_max: u64, honest: bool, tell: bool) {
         self.now = 0;
         self.calls.clear();
         self.actions.iter_mut().for_each(clear_action);
@@ -139,8 +138,6 @@ impl Checker {
         self.reading = None;
         self.owing = 0;
         self.dirty.clear();
-        self.strikes.clear();
-        self.strikes.resize(actions * nodes, 0);
         self.unresolved = 0;
         self.outbox_bytes_max = outbox_bytes_max;
         (self.honest, self.vague) = (honest, false);
@@ -236,6 +233,7 @@ impl Checker {
             deadline: 0,
             came_at: 0,
             bytes: 0,
+            dispatched_at: 0,
             owed: None,
             refusals_owed: 0,
         });

@@ -33,7 +33,6 @@ impl Checker {
         self.dirty.clear();
         self.reading = None;
         self.sums = Sums::default();
-        self.strikes.iter_mut().for_each(|strikes| *strikes = 0);
     }
 
     /// The router takes nothing new from now on.
@@ -249,6 +248,7 @@ impl Checker {
         self.sums.dispatched += 1;
         let book = &mut self.calls[call as usize];
         book.place = Place::InFlight(at);
+        book.dispatched_at = now;
         let (action, deadline, expected) = (book.action, book.deadline, book.attempt);
         let bytes = book.bytes;
         self.judge_container(call, at, action, epoch);
@@ -368,7 +368,6 @@ impl Checker {
     #[allow(clippy::too_many_arguments)]
     pub fn registered(
         &mut self,
-        node: u16,
         session: u32,
         number: u32,
         epoch: u32,
@@ -383,7 +382,6 @@ impl Checker {
             number,
             epoch,
             action,
-            node,
             concurrency,
             credits,
             in_flight: Vec::new(),
@@ -439,11 +437,20 @@ impl Checker {
         }
         self.calls[call as usize].place = Place::Ended;
         self.containers[container as usize].in_flight.retain(|other| *other != call);
-        if said == Said::PlatformFailed {
-            self.strike(container);
-        }
+        self.judge_run(container, call, said);
         self.grant(container, credits);
         self.touch_of(container);
+    }
+
+    fn judge_run(&mut self, container: u32, call: Call, said: Said) {
+        if said == Said::PlatformFailed {
+            self.strike(container);
+            self.strike_node(container);
+        } else if let Some(after) = self.limits.slow_after
+            && self.calls[call as usize].dispatched_at + micros(after) < self.local
+        {
+            self.strike(container);
+        }
     }
 
     /// A container hands an activation back.
@@ -459,6 +466,7 @@ impl Checker {
         if self.end_if_overdue(call) {
             return;
         }
+        self.strike(container);
         self.calls[call as usize].attempt += 1;
         self.sums.returned += 1;
         self.come_back(call);
@@ -589,7 +597,11 @@ impl Checker {
         let book = &mut self.containers[container as usize];
         book.gone = true;
         let (session, number) = (book.session, book.number);
-        for call in std::mem::take(&mut book.in_flight) {
+        let in_flight = std::mem::take(&mut book.in_flight);
+        if !in_flight.is_empty() {
+            self.strike_node(container);
+        }
+        for call in in_flight {
             self.lose(call);
         }
         self.sessions[session as usize].containers.retain(|(other, at)| *other != number || *at != container);
@@ -617,11 +629,27 @@ impl Checker {
         book.place = Place::Ended;
     }
 
+    /// Something that a container's own breaker may hold against it.
     fn strike(&mut self, container: u32) {
-        let book = &mut self.containers[container as usize];
-        book.strikes += 1;
-        let at = usize::from(book.node) * self.actions.len() + usize::from(book.action);
-        self.strikes[at] += 1;
+        self.containers[container as usize].strikes += 1;
+    }
+
+    /// Something that the breaker of its node may hold against the node, for that action.
+    fn strike_node(&mut self, container: u32) {
+        let (action, session) =
+            (self.containers[container as usize].action, self.containers[container as usize].session);
+        let strikes = &mut self.sessions[session as usize].strikes;
+        match strikes.iter_mut().find(|(of, _)| *of == action) {
+            Some((_, count)) => *count += 1,
+            None => strikes.push((action, 1)),
+        }
+    }
+
+    fn is_struck(&self, container: u32) -> bool {
+        let Some(rules) = &self.limits.breaker else { return false };
+        let book = &self.containers[container as usize];
+        let mut on_node = self.sessions[book.session as usize].strikes.iter();
+        book.strikes >= rules.strikes || on_node.any(|(of, count)| *of == book.action && *count >= rules.strikes)
     }
 
     // After each input.
@@ -722,16 +750,13 @@ impl Checker {
         if book.queued == 0 {
             return;
         }
-        let actions = self.actions.len();
         let free = book.containers.iter().find(|at| {
             let container = &self.containers[**at as usize];
-            let on_node = self.strikes[usize::from(container.node) * actions + usize::from(action)];
             container.credits > 0
                 && container.open
                 && !container.suspended
                 && !container.awaiting
-                && container.strikes < STRIKES
-                && on_node < STRIKES
+                && !self.is_struck(**at)
         });
         if let Some(&container) = free {
             let credits = self.containers[container as usize].credits;
@@ -829,5 +854,3 @@ fn micros(time: std::time::Duration) -> u64 {
 
 /// What a dispatch takes of an outbox besides its payload.
 const DISPATCH_BYTES: u64 = 128;
-/// A container with fewer strikes than this has no breaker in its way.
-const STRIKES: u32 = 3;

@@ -176,7 +176,7 @@ impl Router {
 
     fn register(&mut self, at: usize, register: Register, ctx: &mut Ctx) {
         let Register { container, epoch, action, concurrency, credits, warm, held } = register;
-        let Peer::Node { index } = self.sessions[at].peer else { return };
+        let Peer::Node { .. } = self.sessions[at].peer else { return };
         let key = ctx.keys[usize::from(action)].clone();
         let is_same = |member: &Member| *member.action.key() == key && member.concurrency == concurrency;
         let gone = match self.sessions[at].roster.admit(container, epoch, is_same) {
@@ -198,8 +198,7 @@ impl Router {
         let stream = StreamId(at as u64);
         let new = Registration { stream, number: container, epoch, concurrency, credits, warm, room };
         let fits = credits <= concurrency;
-        let judged =
-            fits.then(|| ctx.checker.registered(index, number(at), container, epoch, action, concurrency, credits));
+        let judged = fits.then(|| ctx.checker.registered(number(at), container, epoch, action, concurrency, credits));
         match self.hub.register(&key, new, &mut self.pass) {
             Ok((action, key)) => {
                 let judged = judged.unwrap_or(u32::MAX);
