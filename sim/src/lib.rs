@@ -11,6 +11,7 @@ pub mod clock;
 pub mod controller;
 pub mod ctx;
 pub mod dice;
+pub mod mutants;
 pub mod net;
 pub mod node;
 pub mod plan;

@@ -5,6 +5,7 @@
 use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use sim::mutants::{CAN_PLANT, Mutant, hunt};
 use sim::plan::Kind;
 use sim::run::{Batch, Failure, Summary, regressions, run_batch, run_seed};
 use sim::story;
@@ -56,7 +57,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     ensure!(cli.activations > 0, "a world has at least 1 activation");
     if let Some(Command::Mutants { seeds, only }) = cli.command {
-        return mutants(seeds, &only, cli.activations);
+        return mutants(seeds, &only, cli.activations, threads(cli.threads));
     }
     if let Some(seed) = cli.seed {
         let (text, well) = story::tell(&mut World::default(), seed, cli.activations, cli.all);
@@ -84,8 +85,7 @@ fn replay_regressions() -> bool {
 }
 
 fn run(cli: &Cli) -> bool {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if cli.threads == 0 { cores } else { cli.threads };
+    let threads = threads(cli.threads);
     let batch = Batch { first: cli.first, seeds: cli.seeds, activations: cli.activations, threads };
     let bar = if std::io::stderr().is_terminal() { bar(cli.seeds) } else { ProgressBar::hidden() };
     let lines = Lines::new(bar.is_hidden());
@@ -100,6 +100,11 @@ fn run(cli: &Cli) -> bool {
     }
     sum_up(&summary, threads, since.elapsed());
     summary.failed.is_none()
+}
+
+/// As many as asked for, or one for each core.
+fn threads(asked: usize) -> usize {
+    if asked == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { asked }
 }
 
 fn report(seed: u64, activations: u32, failure: &Failure) {
@@ -154,6 +159,36 @@ impl Lines {
 
 const LINE_EACH_S: u64 = 10;
 
-fn mutants(_seeds: u64, _only: &[String], _activations: u32) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("there are none yet")
+fn mutants(seeds: u64, only: &[String], activations: u32, threads: usize) -> anyhow::Result<ExitCode> {
+    ensure!(
+        CAN_PLANT,
+        "this build has no bugs in it: RUSTFLAGS=\"--cfg mutants\" cargo run --release -p sim --target-dir target/mutants -- mutants"
+    );
+    let wanted = |mutant: &&Mutant| only.is_empty() || only.iter().any(|name| name == mutant.label());
+    let wanted: Vec<Mutant> = Mutant::ALL.iter().filter(wanted).copied().collect();
+    ensure!(!wanted.is_empty(), "there is no bug of that name");
+    // They are found by panics too; those are no news here.
+    std::panic::set_hook(Box::new(|_| ()));
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let missed = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(mutant) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    match hunt(*mutant, seeds, activations) {
+                        Some(found) => {
+                            println!("{:<26} found after {:>5} seeds by {}", mutant.label(), found.seeds, found.by)
+                        }
+                        None => {
+                            missed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                            println!("{:<26} NOT FOUND in {seeds} seeds", mutant.label());
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner();
+    println!("sim mutants={} found={} missed={missed} seeds_max={seeds}", wanted.len(), wanted.len() - missed);
+    Ok(code(missed == 0))
 }

@@ -21,6 +21,8 @@ pub mod limits;
 mod list;
 pub mod mailbox;
 mod matcher;
+#[doc(hidden)]
+pub mod mutant;
 mod nodes;
 pub mod outcome;
 mod overdue;

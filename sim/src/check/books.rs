@@ -35,6 +35,10 @@ pub(super) struct CallBook {
     pub(super) came_at: u64,
     pub(super) bytes: u64,
     pub(super) dispatched_at: u64,
+    /// Its dispatch waits in a mailbox, and has not left the router.
+    pub(super) mailed: bool,
+    /// Its answer waits in a mailbox.
+    pub(super) answer_mailed: bool,
     /// What the router owes it right now.
     pub(super) owed: Option<Said>,
     /// Refusals that are owed for pushes of an id that the router knows.
@@ -98,6 +102,8 @@ pub(super) struct SessionBook {
     pub(super) strikes: Vec<(u16, u32)>,
     /// Bytes of dispatches that its writer has not taken.
     pub(super) waiting_bytes: u64,
+    /// Answers that its writer has not taken.
+    pub(super) answers: u64,
 }
 
 /// How often what happened; compared with the engine's own counts.

@@ -234,6 +234,8 @@ impl Checker {
             came_at: 0,
             bytes: 0,
             dispatched_at: 0,
+            mailed: false,
+            answer_mailed: false,
             owed: None,
             refusals_owed: 0,
         });
@@ -323,6 +325,11 @@ impl Checker {
     }
 
     // The end.
+
+    /// It goes on and on.
+    pub fn restless(&mut self) {
+        self.fail(Invariant::I12, None, "it does not come to rest");
+    }
 
     /// All faults are over and everything has had its time: nobody may be waiting.
     pub fn ended(&mut self) {

@@ -3,6 +3,7 @@
 
 use super::books::{ContainerBook, Place, SessionBook, Sums};
 use super::{Call, Checker, Invariant, Said, Seen, TICK_US, clear_action, is_about_id};
+use engine::audit::Audit;
 use engine::limits::Limits;
 use engine::outcome::Reason;
 
@@ -93,7 +94,9 @@ impl Checker {
     /// The engine answers.
     pub fn answered(&mut self, now: u64, call: Call, session: u32, said: Said) {
         self.note(Seen::Answered { call, session, said });
+        self.sessions[session as usize].answers += 1;
         let book = &mut self.calls[call as usize];
+        book.answer_mailed = !matches!(said, Said::Rejected(_));
         if book.life != self.life {
             return self.fail(Invariant::I2, Some(call), format!("answered {said:?} by a router that never read it"));
         }
@@ -249,6 +252,7 @@ impl Checker {
         let book = &mut self.calls[call as usize];
         book.place = Place::InFlight(at);
         book.dispatched_at = now;
+        book.mailed = true;
         let (action, deadline, expected) = (book.action, book.deadline, book.attempt);
         let bytes = book.bytes;
         self.judge_container(call, at, action, epoch);
@@ -328,8 +332,30 @@ impl Checker {
         self.sessions[session as usize].waiting_bytes = 0;
     }
 
+    /// A writer has taken an answer out of a session's mailbox.
+    pub fn answer_taken(&mut self, call: Call, session: u32) {
+        let answers = &mut self.sessions[session as usize].answers;
+        *answers = answers.saturating_sub(1);
+        self.calls[call as usize].answer_mailed = false;
+    }
+
+    /// A stream ends because all that was owed on it is written.
+    pub fn session_finished(&mut self, session: u32) {
+        let life = self.life;
+        let owed = (0..).zip(&self.calls).find(|(_, book)| {
+            book.life == life
+                && book.session == session
+                && !book.only_accept
+                && matches!(book.place, Place::Queued | Place::InFlight(_))
+        });
+        if let Some((call, _)) = owed {
+            self.fail(Invariant::I2, Some(call), "its stream was ended as if all were said, and its answer is owed");
+        }
+    }
+
     /// A writer has taken a dispatch of that many bytes out of a session's mailbox.
-    pub fn taken_bytes(&mut self, session: u32, bytes: u64) {
+    pub fn dispatch_taken(&mut self, call: Call, session: u32, bytes: u64) {
+        self.calls[call as usize].mailed = false;
         let waiting = &mut self.sessions[session as usize].waiting_bytes;
         *waiting = waiting.saturating_sub(bytes + DISPATCH_BYTES);
     }
@@ -398,6 +424,17 @@ impl Checker {
         self.actions[usize::from(action)].containers.push(at);
         self.touch(action);
         at
+    }
+
+    /// An entry of a node is taken to be about that container.
+    #[inline]
+    pub fn named(&mut self, container: u32, number: u32, epoch: u32) {
+        let book = &self.containers[container as usize];
+        if book.gone || (book.number, book.epoch) != (number, epoch) {
+            let what =
+                format!("an entry about container {number} of epoch {epoch} was taken for one of epoch {}", book.epoch);
+            self.fail(Invariant::I1, None, what);
+        }
     }
 
     /// A container grants credits.
@@ -528,7 +565,7 @@ impl Checker {
             holds
         });
         book.credits = 0;
-        lost.into_iter().for_each(|call| self.lose(call));
+        lost.into_iter().for_each(|call| self.lose(call, true));
         self.grant(container, credits);
         self.touch_of(container);
     }
@@ -556,8 +593,12 @@ impl Checker {
     /// The router tells a controller that came back that nothing is known of that activation.
     pub fn told_lost(&mut self, call: Call, session: u32) {
         self.note(Seen::Answered { call, session, said: Said::Lost });
+        self.sessions[session as usize].answers += 1;
         let life = self.life;
         let book = &mut self.calls[call as usize];
+        if book.life == life && book.answer_mailed {
+            return self.fail(Invariant::I2, Some(call), "told that it is lost though its answer waits in the mailbox");
+        }
         if book.life == life && matches!(book.place, Place::Queued | Place::InFlight(_)) {
             let place = book.place;
             self.fail(Invariant::I2, Some(call), format!("told that it is lost while {place:?}"));
@@ -570,6 +611,7 @@ impl Checker {
     /// An activation takes its old place in the line.
     fn come_back(&mut self, call: Call) {
         let book = &mut self.calls[call as usize];
+        book.mailed = false;
         book.place = Place::Queued;
         book.came_at = self.local;
         let (sequence, action, bytes) = (book.sequence, usize::from(book.action), book.bytes);
@@ -596,13 +638,14 @@ impl Checker {
         self.close(container);
         let book = &mut self.containers[container as usize];
         book.gone = true;
+        let away = book.suspended;
         let (session, number) = (book.session, book.number);
         let in_flight = std::mem::take(&mut book.in_flight);
         if !in_flight.is_empty() {
             self.strike_node(container);
         }
         for call in in_flight {
-            self.lose(call);
+            self.lose(call, away);
         }
         self.sessions[session as usize].containers.retain(|(other, at)| *other != number || *at != container);
         let action = usize::from(self.containers[container as usize].action);
@@ -616,8 +659,15 @@ impl Checker {
         self.touch_of(container);
     }
 
-    fn lose(&mut self, call: Call) {
+    fn lose(&mut self, call: Call, away: bool) {
         self.judge_silence(call);
+        if away && self.calls[call as usize].mailed {
+            self.fail(
+                Invariant::I2,
+                Some(call),
+                "lost with its container's stream, though it had never left the router",
+            );
+        }
         let book = &mut self.calls[call as usize];
         if matches!(book.place, Place::InFlight(_)) {
             self.sums.lost += 1;
@@ -806,10 +856,27 @@ impl Checker {
     }
 
     /// All faults are over, nobody waits: nothing may be left behind.
-    pub fn rested(&mut self, held: usize, mailboxes: usize) {
+    pub fn rested(&mut self, held: usize, mailboxes: usize, parked: usize, audit: &Audit) {
+        if parked != 0 || audit.suspended != 0 {
+            let what = format!("{parked} sessions are still awaited, {} containers suspended", audit.suspended);
+            self.fail(Invariant::I12, None, what);
+        }
+        let here: u64 = self.containers.iter().map(|container| u64::from(container.credits)).sum();
+        let in_flight: usize = self.containers.iter().map(|container| container.in_flight.len()).sum();
+        if (audit.credits, audit.in_flight + audit.retired_in_flight) != (here, in_flight as u64) {
+            let what = format!("{audit:?}, but there are {here} credits, {in_flight} in flight");
+            self.fail(Invariant::I12, None, what);
+        }
+        if self.honest && audit.credits + audit.in_flight != audit.slots {
+            self.fail(Invariant::I12, None, format!("credits were lost: {audit:?}"));
+        }
         if held != 0 || self.queued != 0 {
             let what = format!("nobody waits any more, but {held} activations are held, {} queued", self.queued);
             self.fail(Invariant::I12, None, what);
+        }
+        let vanished = self.sessions.iter().filter(|session| !session.over && session.answers > 0).count();
+        if vanished != 0 {
+            self.fail(Invariant::I12, None, format!("answers vanished from {vanished} mailboxes"));
         }
         if mailboxes != 0 {
             self.fail(Invariant::I12, None, format!("{mailboxes} entries were never written"));
@@ -822,11 +889,6 @@ impl Checker {
         if in_time && held > 0 {
             self.fail(Invariant::I11, None, format!("the drained router still holds {held} activations"));
         }
-    }
-
-    /// What is queued, and the credits of all containers together, as seen here.
-    pub fn credits(&self) -> u64 {
-        self.containers.iter().map(|container| u64::from(container.credits)).sum()
     }
 }
 

@@ -310,7 +310,9 @@ impl Router {
         self.show(ctx);
         let waiting = |session: &Session| session.hands.len() + usize::from(session.mailbox.keeps_writer_busy());
         let mailboxes = self.sessions.iter().filter(|session| !session.over).map(waiting).sum();
-        ctx.checker.rested(self.hub.held(), mailboxes);
+        let parked = self.controllers.parked() + self.nodes.parked();
+        let audit = self.hub.audit(&mut self.pass);
+        ctx.checker.rested(self.hub.held(), mailboxes, parked, &audit);
     }
 }
 

@@ -234,7 +234,10 @@ impl Router {
         ctx: &mut Ctx,
     ) -> Option<(Arc<Action>, ContainerKey, u32)> {
         match self.sessions[at].roster.find(container, epoch) {
-            Ok(member) => Some((member.action.clone(), member.key, member.judged)),
+            Ok(member) => {
+                ctx.checker.named(member.judged, container, epoch);
+                Some((member.action.clone(), member.key, member.judged))
+            }
             Err(rejection) => {
                 self.refuse(at, rejection, container, ctx);
                 None

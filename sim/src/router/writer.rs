@@ -60,6 +60,7 @@ impl Router {
             // It let more pile up than it may.
             Taken::Over => false,
             Taken::Finished => {
+                ctx.checker.session_finished(number(at));
                 if let Some(conn) = session.conn.take() {
                     ctx.finish(conn, false);
                 }
@@ -81,8 +82,18 @@ impl Router {
 
     fn note_taken(&mut self, at: usize, ctx: &mut Ctx) {
         for entry in &self.sessions[at].hands {
-            if let Entry::Dispatch(dispatch) = entry {
-                ctx.checker.taken_bytes(number(at), dispatch.payload.len() as u64);
+            match entry {
+                Entry::Dispatch(dispatch) => {
+                    if let Some(call) = ctx.call(dispatch.id) {
+                        ctx.checker.dispatch_taken(call, number(at), dispatch.payload.len() as u64);
+                    }
+                }
+                Entry::Answer(answer) => {
+                    if let Some(call) = ctx.call(answer.id) {
+                        ctx.checker.answer_taken(call, number(at));
+                    }
+                }
+                _ => {}
             }
         }
     }
