@@ -45,6 +45,8 @@ struct Line {
     /// Sent in this session, answered or not.
     sent: Vec<Call>,
     waiting: usize,
+    /// Attempts to connect since it heard an answer last.
+    tries: u32,
 }
 
 impl Controller {
@@ -103,7 +105,9 @@ impl Controller {
     }
 
     fn connect_later(&mut self, line: usize, ctx: &mut Ctx) {
-        let wait = 1 + ctx.dice.below(ctx.plan.reconnect_us * 2);
+        let tries = &mut self.lines[line].tries;
+        *tries = (*tries + 1).min(10);
+        let wait = 1 + ctx.dice.below(ctx.plan.reconnect_us << *tries);
         ctx.after(wait, Event::Connect { peer: self.peer(line), incarnation: self.incarnation });
     }
 
@@ -231,6 +235,7 @@ impl Controller {
             Down::Welcome { session, resumed } => self.welcomed(at, session, resumed, ctx),
             Down::Entry(Entry::Answer(answer)) => {
                 let Some(call) = ctx.call(answer.id) else { return };
+                self.lines[at].tries = 0;
                 let said = outcome_said(&answer.outcome);
                 ctx.checker.heard(call, self.index, said);
                 if let Outcome::Completed(result) | Outcome::ActionFailed(result) | Outcome::PlatformFailed(result) =
@@ -287,6 +292,8 @@ impl Controller {
             // this one nobody could tell.
             let here = ctx.asks[call as usize].origin == (u8::try_from(at).unwrap_or(0), self.lines[at].session - 1);
             if resubmits && here {
+                // No answer to an earlier copy will come.
+                ctx.asks[call as usize].copies = 0;
                 self.push(at, call, true, ctx);
                 self.lines[at].sent.push(call);
             } else {

@@ -22,6 +22,8 @@ pub struct Node {
     /// What names its session, and how many it had.
     token: Bytes,
     session: u32,
+    /// Attempts to connect since it got work last.
+    tries: u32,
     welcomed: bool,
     /// Runs that ended while it was away; their completions go out once it has rejoined.
     unsaid: Vec<Up>,
@@ -189,7 +191,8 @@ impl Node {
     }
 
     fn connect_later(&mut self, ctx: &mut Ctx) {
-        let wait = 1 + ctx.dice.below(ctx.plan.reconnect_us * 2);
+        self.tries = (self.tries + 1).min(10);
+        let wait = 1 + ctx.dice.below(ctx.plan.reconnect_us << self.tries);
         ctx.after(wait, Event::Connect { peer: self.peer(), incarnation: self.incarnation });
     }
 
@@ -289,6 +292,7 @@ impl Node {
 
     fn run(&mut self, dispatch: Dispatch, ctx: &mut Ctx) {
         let Some(call) = ctx.call(dispatch.id) else { return };
+        self.tries = 0;
         let (number, epoch) = (dispatch.container, dispatch.epoch);
         ctx.checker.arrived(call, self.index, number);
         let Some(at) = self.find(number, epoch) else { return };

@@ -596,7 +596,7 @@ impl Checker {
         self.sessions[session as usize].answers += 1;
         let life = self.life;
         let book = &mut self.calls[call as usize];
-        if book.life == life && book.answer_mailed {
+        if book.life == life && book.session == session && book.answer_mailed {
             return self.fail(Invariant::I2, Some(call), "told that it is lost though its answer waits in the mailbox");
         }
         if book.life == life && matches!(book.place, Place::Queued | Place::InFlight(_)) {

@@ -141,7 +141,13 @@ impl Router {
         for at in 0..self.sessions.len() {
             self.fill(at, Entry::Draining, ctx);
         }
-        ctx.after(DRAIN_LOOK_US, Event::DrainDue { life: self.life });
+        self.look_again(ctx);
+    }
+
+    /// Less and less often.
+    fn look_again(&mut self, ctx: &mut Ctx) {
+        let since = (ctx.now + DRAIN_TIMEOUT_US).saturating_sub(self.drain_until);
+        ctx.after(DRAIN_LOOK_US + since / 4, Event::DrainDue { life: self.life });
     }
 
     /// Looks whether the drain is over. True if the process has ended.
@@ -149,7 +155,7 @@ impl Router {
         let held = self.hub.held();
         let patient = ctx.now < self.drain_until;
         if held > 0 && patient {
-            ctx.after(DRAIN_LOOK_US, Event::DrainDue { life: self.life });
+            self.look_again(ctx);
             return false;
         }
         self.end_vain(ctx);
@@ -160,7 +166,7 @@ impl Router {
             }
         }
         if patient && self.sessions.iter().any(|session| !session.over) {
-            ctx.after(DRAIN_LOOK_US, Event::DrainDue { life: self.life });
+            self.look_again(ctx);
             return false;
         }
         ctx.checker.drain_over(held, patient);
@@ -349,7 +355,7 @@ pub fn outcome_said(outcome: &Outcome) -> Said {
 }
 
 const DRAIN_TIMEOUT_US: u64 = 30_000_000;
-const DRAIN_LOOK_US: u64 = 20_000;
+const DRAIN_LOOK_US: u64 = 1_000;
 
 fn bounds(grace_ms: u64, names_are_unique: bool) -> Bounds {
     Bounds { grace: Duration::from_millis(grace_ms), sessions_max: 10_000, names_are_unique }
