@@ -193,6 +193,8 @@ impl Matcher {
             None => self.enqueue(push, turn),
         };
         if let Err(rejection) = admitted {
+            // A repetition is told that it is one, also where there is no room: else its controller takes it for never started.
+            let rejection = turn.shared.known(&id).unwrap_or(rejection);
             turn.reject(controller, id, rejection);
         }
     }
@@ -690,6 +692,14 @@ impl Shared {
         Ok(())
     }
 
+    /// Why an id is not new, if it is not.
+    fn known(&self, id: &ActivationId) -> Option<Rejection> {
+        if self.ledger.find(id).is_some() {
+            return Some(id_in_flight());
+        }
+        self.recent.contains(id).then(id_ended)
+    }
+
     /// Frees the id of an activation that ended. It is remembered first: in between, somebody who pushes it again would find
     /// it neither held nor ended, and it would run a second time.
     fn free_id(&self, id: &ActivationId) {
@@ -707,12 +717,7 @@ impl Turn<'_> {
         if push.accepted {
             self.shared.free_id(&push.id);
         } else {
-            let known = if self.shared.ledger.find(&push.id).is_some() {
-                Some(id_in_flight())
-            } else {
-                self.shared.recent.contains(&push.id).then(id_ended)
-            };
-            if let Some(rejection) = known {
+            if let Some(rejection) = self.shared.known(&push.id) {
                 return self.reject(push.controller, push.id, rejection);
             }
             self.shared.recent.insert(&push.id);
