@@ -124,7 +124,7 @@ impl Controller {
         let answer_by = deadline + grace * 1000;
         let timeout = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
         let call = ctx.checker.submitted(self.index, action, timeout, answer_by, reply == Reply::Accepted);
-        ctx.asks.push(Ask { action, reply, deadline, copies: 0, origin: (0, 0), refused: false, done: false });
+        ctx.asks.push(Ask { action, reply, deadline, copies: 0, origin: (0, 0), refused: false, again: false, done: false });
         // Armed before anything leaves.
         let due = self.clock.when(answer_by);
         ctx.agenda.plan(due, Event::CallerDue { controller: self.index, incarnation: self.incarnation, call });
@@ -175,6 +175,7 @@ impl Controller {
         let left_us = ask.deadline.saturating_sub(self.clock.read(ctx.now));
         let left_ms = u32::try_from(left_us / 1000).unwrap_or(u32::MAX).max(1);
         ask.copies += 1;
+        ask.again |= maybe_sent;
         let (action, reply) = (ask.action, ask.reply);
         let (id, payload) = (ctx.id(call), ctx.payload(call));
         let line = &mut self.lines[at];
@@ -261,7 +262,9 @@ impl Controller {
         ask.refused = matches!(said, Said::Rejected(_));
         // A refusal for the sake of the id, and nothing else to come: it may have run.
         let about_id = [Reason::IdInFlight, Reason::IdEnded, Reason::OutcomeUnknown];
-        let unknown = said.reason().is_some_and(|reason| about_id.contains(&reason));
+        // Who drains does not look for it.
+        let unseen = ask.again && said.reason() == Some(Reason::Draining);
+        let unknown = unseen || said.reason().is_some_and(|reason| about_id.contains(&reason));
         self.resolve(call, if unknown { Said::Unreachable(true) } else { said }, ctx);
     }
 
@@ -353,7 +356,7 @@ impl Line {
         self.hang_up();
         self.sent.clear();
         self.token = Bytes::new();
-        (self.session, self.waiting) = (0, 0);
+        (self.session, self.waiting, self.tries) = (0, 0, 0);
     }
 
     fn declare(&mut self, action: u16) {

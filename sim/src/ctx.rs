@@ -115,6 +115,8 @@ pub struct Ask {
     pub origin: (u8, u32),
     /// A router has refused it: what was said of it is that it never started.
     pub refused: bool,
+    /// It was sent again as one that may have been sent before.
+    pub again: bool,
     /// It was told.
     pub done: bool,
 }

@@ -77,6 +77,7 @@ impl Node {
         (self.incarnation, self.up) = (0, false);
         (self.next_number, self.next_epoch) = (0, 1);
         self.forget();
+        (self.session, self.tries) = (0, 0);
     }
 
     fn forget(&mut self) {
