@@ -124,7 +124,16 @@ impl Controller {
         let answer_by = deadline + grace * 1000;
         let timeout = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
         let call = ctx.checker.submitted(self.index, action, timeout, answer_by, reply == Reply::Accepted);
-        ctx.asks.push(Ask { action, reply, deadline, copies: 0, origin: (0, 0), refused: false, again: false, done: false });
+        ctx.asks.push(Ask {
+            action,
+            reply,
+            deadline,
+            copies: 0,
+            origin: (0, 0),
+            refused: false,
+            again: false,
+            done: false,
+        });
         // Armed before anything leaves.
         let due = self.clock.when(answer_by);
         ctx.agenda.plan(due, Event::CallerDue { controller: self.index, incarnation: self.incarnation, call });

@@ -16,6 +16,8 @@
 mod books;
 mod model;
 mod seen;
+#[cfg(test)]
+mod tests;
 
 pub use books::Sums;
 pub use seen::{Call, Digest, Said, Seen};
