@@ -38,6 +38,8 @@ pub struct Admin {
     pub readiness: watch::Receiver<Readiness>,
     /// The metrics in Prometheus's text format. Called once per request, on the admin port's thread; must not block.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The breakers that are not closed, as JSON. Called as `metrics` is.
+    pub breakers: Arc<dyn Fn() -> String + Send + Sync>,
     /// Told when an operator wants the router to drain and end.
     pub drain: Arc<Notify>,
 }
@@ -63,14 +65,15 @@ pub async fn serve(
     axum::serve(door, routes(admin)).with_graceful_shutdown(stop).await
 }
 
-/// The port's pages: `/`, `/live`, `/ready`, `/metrics`. All answer GET and HEAD, and end the connection. A POST to `/drain` does
+/// The port's pages: `/`, `/live`, `/ready`, `/metrics`, `/breakers`. All answer GET and HEAD, and end the connection. A POST to `/drain` does
 /// what SIGTERM does.
 pub fn routes(admin: Admin) -> Router {
     Router::new()
-        .route("/", get(|| async { "activation router: /live /ready /metrics, POST /drain\n" }))
+        .route("/", get(|| async { "activation router: /live /ready /metrics /breakers, POST /drain\n" }))
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/breakers", get(breakers))
         .route("/drain", post(drain))
         .with_state(admin)
         .layer(axum::middleware::map_response(last))
@@ -85,6 +88,10 @@ async fn ready(State(admin): State<Admin>) -> Response {
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], (admin.metrics)())
+}
+
+async fn breakers(State(admin): State<Admin>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], (admin.breakers)())
 }
 
 /// Answers at once; `/ready` and the end of the process tell how far it is.
@@ -159,7 +166,8 @@ mod tests {
         let (readiness, receiver) = watch::channel(Readiness::NotReady("starting".to_owned()));
         let metrics = Arc::new(|| "router_queue_depth 3\n".to_owned());
         let drain = Arc::new(Notify::new());
-        let admin = Admin { readiness: receiver, metrics, drain: drain.clone() };
+        let breakers = Arc::new(|| "[]\n".to_owned());
+        let admin = Admin { readiness: receiver, metrics, breakers, drain: drain.clone() };
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(serve(listener, admin, async { stopped.await.unwrap_or_default() }));
         Served { address, readiness, drain, stop, served }
@@ -190,7 +198,7 @@ mod tests {
     #[tokio::test]
     async fn pages_answer() {
         let port = served();
-        port.check("/", "HTTP/1.1 200 OK", "activation router: /live /ready /metrics, POST /drain\n").await;
+        port.check("/", "HTTP/1.1 200 OK", "activation router: /live /ready /metrics /breakers, POST /drain\n").await;
         port.check("/live", "HTTP/1.1 200 OK", "live\n").await;
         port.check("/nothing", "HTTP/1.1 404 Not Found", "").await;
     }

@@ -2,11 +2,13 @@
 
 use crate::admin::{self, Admin, Readiness};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Breaker, Config};
 use crate::grpc::{self, Service, SessionBounds};
+use crate::insight;
 use crate::listener::{self, Counts};
 use crate::metrics::Metrics;
 use crate::worker;
+use engine::breaker::Rules;
 use engine::hub::Hub;
 use engine::limits::Limits;
 use proto::v1::router_server::RouterServer;
@@ -93,7 +95,10 @@ impl App {
         let counts = Arc::new(Counts::default());
         let metrics = Metrics { service: service.clone(), connections: counts.clone() };
         let told_to_drain = Arc::new(Notify::new());
-        let operators = Admin { readiness, metrics: Arc::new(move || metrics.text()), drain: told_to_drain.clone() };
+        let insight = service.clone();
+        let breakers = Arc::new(move || insight::breakers_json(&insight));
+        let operators =
+            Admin { readiness, metrics: Arc::new(move || metrics.text()), breakers, drain: told_to_drain.clone() };
 
         let mut routes = Routes::new(health);
         routes = routes.add_service(worker::with_limits(grpc::Routes(service.clone()), &config.limits));
@@ -108,13 +113,14 @@ impl App {
             tokio::spawn(async { admin::serve(admin, operators, std::future::pending()).await.unwrap_or(()) }),
             tokio::spawn(keep_time(service.clone())),
             tokio::spawn(take_care(service.clone(), write_stall)),
+            tokio::spawn(insight::keep(service.clone())),
         ];
 
         tokio::select! {
             () = stop => {}
             () = told_to_drain.notified() => {}
         }
-        tracing::info!(held = service.hub.held(), "draining");
+        tracing::info!(held = service.hub.unanswered(), "draining");
         ready.send_replace(Readiness::NotReady("draining".to_owned()));
         reporter.set_not_serving::<DataPlane>().await;
         reporter.set_service_status("", ServingStatus::NotServing).await;
@@ -128,7 +134,7 @@ impl App {
         let _ = tokio::time::timeout(drain_timeout, drained).await;
         accepting.abort();
         tasks.iter().for_each(JoinHandle::abort);
-        Ok(service.hub.held())
+        Ok(service.hub.unanswered())
     }
 }
 
@@ -155,9 +161,25 @@ fn engine_limits(config: &Config) -> Limits {
         actions_max: limits.actions_max.into(),
         container_concurrency_max: limits.container_concurrency_max,
         idle_grace: Duration::from_millis(config.idle_grace_ms),
-        ..Limits::default()
+        overdue_grace: Duration::from_millis(config.overdue_grace_ms),
+        breaker: (config.breaker.strikes > 0).then(|| breaker_rules(&config.breaker)),
+        slow_after: (config.breaker.slow_after_ms > 0).then(|| Duration::from_millis(config.breaker.slow_after_ms)),
+        recent_ids: config.limits.recent_ids.div_ceil(IDS_PER_SET),
     }
 }
+
+fn breaker_rules(breaker: &Breaker) -> Rules {
+    Rules {
+        strikes: breaker.strikes,
+        window: Duration::from_millis(breaker.window_ms),
+        open_first: Duration::from_millis(breaker.open_first_ms),
+        open_max: Duration::from_millis(breaker.open_max_ms),
+        probes: breaker.probes,
+    }
+}
+
+/// How many ended ids the engine remembers in each of its sets.
+const IDS_PER_SET: usize = 7;
 
 /// Works on timers when they are due, and ends sessions. Never returns.
 async fn keep_time(service: Arc<Service>) {
@@ -200,13 +222,13 @@ async fn take_care(service: Arc<Service>, write_stall: Duration) {
     }
 }
 
-/// Takes nothing new and waits until nothing is held. Nodes are told of each container as soon as nothing can come for it.
+/// Takes nothing new and waits until nothing is held that is still to be answered. Nodes are told of each container as soon as nothing can come for it.
 async fn finish_held(service: &Service) {
     service.drain();
     let mut pass = service.pass();
     let mut tick = tokio::time::interval(DRAIN_INTERVAL);
     loop {
-        let last = service.hub.held() == 0;
+        let last = service.hub.unanswered() == 0;
         service.begin(&mut pass);
         service.nodes.retire_quiet(&service.hub, &mut pass);
         service.hub.settle(&mut pass);
@@ -214,7 +236,7 @@ async fn finish_held(service: &Service) {
             return;
         }
         let next_walk = tokio::time::Instant::now() + WALK_INTERVAL;
-        while service.hub.held() > 0 && tokio::time::Instant::now() < next_walk {
+        while service.hub.unanswered() > 0 && tokio::time::Instant::now() < next_walk {
             tick.tick().await;
         }
     }

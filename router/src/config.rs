@@ -48,8 +48,13 @@ pub struct Config {
     /// 10 min. Default 50: callers of a node that died hear of it within 100 ms; more bridges longer outages at their cost.
     /// 0: its containers are gone with the stream.
     pub invoker_grace_ms: u64,
+    /// Milliseconds after its deadline that an activation in flight is answered as timed out, up to 1 min. Default 100: the
+    /// time that an answer given at the last moment may be underway.
+    pub overdue_grace_ms: u64,
     /// What one peer, one action and the whole router may hold.
     pub limits: Limits,
+    /// When containers and nodes on which work fails are left alone.
+    pub breaker: Breaker,
     /// How HTTP/2 connections behave.
     pub http2: Http2,
 }
@@ -87,9 +92,33 @@ pub struct Limits {
     /// Sessions of controllers, and as many of invoker nodes, to 1 million; those that wait for their peers count. Default
     /// 65,536; further peers are refused.
     pub sessions_max: usize,
+    /// Ids of ended activations that are remembered, to refuse repetitions, to 100 million; 0: none. 64 bytes for each 7.
+    /// Default 458,752 (4 MiB): choose the highest rate times the seconds within which a controller may repeat itself.
+    pub recent_ids: usize,
     /// Bytes waiting to be written on one stream, to 1 GiB, at least `frame_bytes_max`. Default 8 MiB; a peer that
     /// reads too slowly meets it.
     pub outbox_bytes_max: u64,
+}
+
+/// When containers, and nodes for an action, are left alone because work fails on them. An action's own failures, full queues
+/// and expired activations never count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Breaker {
+    /// Strikes within a window that open a breaker, if they are at least half of what ended in it; up to 1,000; 0: no
+    /// breakers. Default 3; fewer than 3 trips on bad luck, more waits longer before a bad container is left alone.
+    pub strikes: u32,
+    /// Milliseconds a window lasts, 100 ms to 1 h. Default 10,000.
+    pub window_ms: u64,
+    /// Milliseconds a breaker is open at the most at first, 10 ms to 1 h; each further time twice as long. Default 1,000.
+    pub open_first_ms: u64,
+    /// Milliseconds it is open at the most ever, up to 1 day, at least `open_first_ms`. Default 60,000.
+    pub open_max_ms: u64,
+    /// Good probes that close it, 1 to 100. Default 2.
+    pub probes: u32,
+    /// Milliseconds from dispatch to completion above which an activation is a strike too, up to 1 day. Default 0: none is;
+    /// only for platforms whose actions are known to be quick.
+    pub slow_after_ms: u64,
 }
 
 /// How HTTP/2 connections behave. The defaults hold against hostile peers; measure before changing one.
@@ -283,7 +312,9 @@ impl Default for Config {
             idle_grace_ms: 600_000,
             controller_grace_ms: 10_000,
             invoker_grace_ms: 50,
+            overdue_grace_ms: 100,
             limits: Limits::default(),
+            breaker: Breaker::default(),
             http2: Http2::default(),
         }
     }
@@ -305,8 +336,15 @@ impl Default for Limits {
             container_concurrency_max: 4_096,
             connections_max: 4_096,
             sessions_max: 65_536,
+            recent_ids: 458_752,
             outbox_bytes_max: 8 * MIB,
         }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { strikes: 3, window_ms: 10_000, open_first_ms: 1_000, open_max_ms: 60_000, probes: 2, slow_after_ms: 0 }
     }
 }
 
@@ -365,6 +403,7 @@ const RULES: &[(&str, Rule)] = &[
     ("idle_grace_ms", Rule::Whole(1_000..=24 * HOUR_MS, "")),
     ("controller_grace_ms", Rule::Whole(0..=600_000, "answers pile up meanwhile")),
     ("invoker_grace_ms", Rule::Whole(0..=600_000, "callers wait meanwhile")),
+    ("overdue_grace_ms", Rule::Whole(0..=60_000, "callers wait meanwhile")),
     ("limits.payload_bytes_max", Rule::Whole(1..=3 * MIB, "a frame must have room for it")),
     ("limits.frame_entries_max", Rule::Whole(1..=65_536, "")),
     ("limits.frame_bytes_max", Rule::Whole(ENVELOPE + 1..=64 * MIB, "")),
@@ -378,7 +417,14 @@ const RULES: &[(&str, Rule)] = &[
     ("limits.container_concurrency_max", Rule::Whole(1..=65_536, "")),
     ("limits.connections_max", Rule::Whole(1..=1_000_000, "")),
     ("limits.sessions_max", Rule::Whole(1..=1_000_000, "")),
+    ("limits.recent_ids", Rule::Whole(0..=100_000_000, "")),
     ("limits.outbox_bytes_max", Rule::Whole(ENVELOPE + 1..=GIB, "")),
+    ("breaker.strikes", Rule::Whole(0..=1_000, "0 switches breakers off")),
+    ("breaker.window_ms", Rule::Whole(100..=HOUR_MS, "")),
+    ("breaker.open_first_ms", Rule::Whole(10..=HOUR_MS, "")),
+    ("breaker.open_max_ms", Rule::Whole(10..=24 * HOUR_MS, "")),
+    ("breaker.probes", Rule::Whole(1..=100, "")),
+    ("breaker.slow_after_ms", Rule::Whole(0..=24 * HOUR_MS, "0 is never")),
     ("http2.keepalive_interval_ms", Rule::Whole(100..=HOUR_MS, "")),
     ("http2.keepalive_timeout_ms", Rule::Whole(100..=600_000, "")),
     (
@@ -408,6 +454,12 @@ struct AtLeast {
 }
 
 const ORDER: &[AtLeast] = &[
+    AtLeast {
+        key: "breaker.open_max_ms",
+        other: "breaker.open_first_ms",
+        more: 0,
+        why: "it is open for longer each time",
+    },
     AtLeast {
         key: "limits.frame_bytes_max",
         other: "limits.payload_bytes_max",

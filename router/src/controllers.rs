@@ -108,12 +108,6 @@ impl Controllers {
         self.sessions.lock().is_of_this_life(token)
     }
 
-    /// The controller of that stream has said its last word.
-    pub fn leaving(&self, controller: &Controller, line: &Line) {
-        self.sessions.lock().leaving(controller.stream, line.attachment());
-        controller.outbox.finish();
-    }
-
     /// A session's stream ended. True if the session waits for its controller now.
     pub fn ended(&self, controller: &Controller, line: &Line, how: End, now: Timestamp) -> bool {
         let attachment = line.attachment();
@@ -200,13 +194,14 @@ impl Controller {
         pass: &mut Pass<Driver>,
     ) -> Vec<ActivationId> {
         self.outbox.not_answered(&mut ids);
-        ids.retain(|id| !hub.holds(id));
+        hub.drop_owed(&mut ids, self.stream, &desk.earlier, pass);
         if ids.is_empty() {
             return ids;
         }
         // A push may be on its way into the engine: what was left in an intake is worked on first.
         desk.settle_earlier(hub, pass);
-        ids.retain(|id| !hub.holds_or_ends(id));
+        ids.iter().for_each(|id| hub.end(id));
+        hub.drop_owed(&mut ids, self.stream, &desk.earlier, pass);
         // An answer may be on its way into the outbox: whoever freed the id has performed his effects after this.
         desk.settle_earlier(hub, pass);
         self.outbox.not_answered(&mut ids);

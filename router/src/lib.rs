@@ -12,6 +12,7 @@ pub mod config;
 pub mod controllers;
 pub mod driver;
 pub mod grpc;
+pub mod insight;
 pub mod listener;
 mod metrics;
 pub mod nodes;

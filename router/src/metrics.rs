@@ -2,6 +2,8 @@
 
 use crate::grpc::Service;
 use crate::listener;
+use engine::audit::Audit;
+use engine::breaker::{Cause, State};
 use engine::outcome::Reason;
 use engine::sessions::Counts;
 use engine::tally::Count;
@@ -22,6 +24,7 @@ impl Metrics {
         self.sessions(&mut page);
         self.reasons(&mut page);
         self.state(&mut page);
+        self.capacity(&mut page);
         page
     }
 
@@ -79,11 +82,44 @@ impl Metrics {
         }
     }
 
+    /// As it was seen last.
+    fn capacity(&self, page: &mut String) {
+        let insight = self.service.insight.lock();
+        let Audit { containers: _, suspended, tripped, slots, in_flight, credits, retired_in_flight } = insight.audit;
+        for (name, help, value) in [
+            ("router_capacity_slots", "What containers that take work may run at once", slots),
+            ("router_capacity_in_flight", "What they run", in_flight),
+            ("router_capacity_credits", "Credits they have", credits),
+            ("router_capacity_suspended", "Containers whose stream is broken", suspended),
+            ("router_capacity_tripped", "Containers that breakers withhold activations from", tripped),
+            ("router_capacity_retired_in_flight", "What containers run that take no more", retired_in_flight),
+        ] {
+            head(page, name, "gauge", help);
+            line(page, name, value);
+        }
+        let totals = self.service.hub.totals();
+        for (name, help, count) in [
+            ("router_capacity_phantom_total", "Credits that only the router knew; revoked", Count::CreditsPhantom),
+            ("router_capacity_leaked_total", "Credits that only the container knew; granted", Count::CreditsLeaked),
+        ] {
+            head(page, name, "counter", help);
+            line(page, name, totals.of(count));
+        }
+        head(page, "router_breakers", "gauge", "Breakers that are not closed, the first thousand");
+        for state in [State::Open, State::HalfOpen] {
+            for cause in Cause::ALL {
+                let labels = format!("state=\"{}\",cause=\"{}\"", state.label(), cause.label());
+                line(page, &format!("router_breakers{{{labels}}}"), insight.count(state, cause) as u64);
+            }
+        }
+    }
+
     fn state(&self, page: &mut String) {
         let hub = &self.service.hub;
         let containers = hub.totals().of(Count::ContainersRegistered) - hub.totals().of(Count::ContainersLeft);
         for (name, help, value) in [
             ("router_held", "Activations queued or in flight", hub.held() as u64),
+            ("router_overdue", "Of those held, answered as timed out and still in flight", hub.totals().overdue()),
             ("router_queue_depth", "Activations queued", hub.budget().queued()),
             ("router_queue_bytes", "Payload bytes queued", hub.budget().queued_bytes()),
             ("router_actions", "Actions known", hub.actions()),

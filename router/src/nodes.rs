@@ -115,6 +115,16 @@ impl Nodes {
         }
     }
 
+    /// The node of that stream has said its last word: nothing more is dispatched to it, and its stream ends once what was taken
+    /// is written.
+    pub fn leaving(&self, node: &Node, line: &Line, hub: &Hub, pass: &mut Pass<Driver>) {
+        let mut crew = node.crew.lock();
+        if crew.attachment == line.attachment() {
+            node.take_back(&mut crew, hub, pass);
+            node.outbox.finish();
+        }
+    }
+
     /// A session's stream ended. True if the session waits for its node now.
     pub fn ended(&self, node: &Node, line: &Line, how: End, hub: &Hub, pass: &mut Pass<Driver>) -> bool {
         let attachment = line.attachment();

@@ -444,3 +444,85 @@ impl Containers {
 fn credit_overflow(concurrency: u32) -> Rejection {
     Rejection::new(Reason::CreditOverflow, "credits", concurrency.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables;
+
+    const REASONS: [(&str, Because); 5] = [
+        ("retired", Because::Retired),
+        ("suspended", Because::Suspended),
+        ("room", Because::Room),
+        ("breaker", Because::Breaker),
+        ("node", Because::Node),
+    ];
+
+    /// With one of two credits spent, and all reasons of the mask.
+    fn withheld(mask: usize) -> (Containers, ContainerKey) {
+        let mut containers = Containers::default();
+        let room = Arc::new(Room::new(usize::MAX));
+        let new =
+            Registration { stream: StreamId(1), number: 1, epoch: 0, concurrency: 3, credits: 2, warm: true, room };
+        let key = containers.register(new).unwrap();
+        assert!(matches!(containers.choose(), Choice::Chosen(_)));
+        for (bit, (_, because)) in REASONS.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1) {
+            match because {
+                Because::Retired => _ = containers.retire(key),
+                Because::Suspended => containers.suspend(key),
+                Because::Room => {
+                    containers.unlist(key);
+                    containers.all[key.0].withheld.add(Because::Room);
+                }
+                Because::Breaker | Because::Node => containers.set(key, REASONS[bit].1, true),
+            }
+        }
+        (containers, key)
+    }
+
+    fn described(containers: &Containers, key: ContainerKey) -> String {
+        let container = containers.get(key).unwrap();
+        let reasons = REASONS.iter().filter(|(_, because)| container.withheld.is(*because));
+        let reasons: Vec<&str> = reasons.map(|(name, _)| *name).collect();
+        let (credits, in_flight) = (container.credits, container.in_flight);
+        assert_eq!(container.listed, reasons.is_empty() && credits > 0, "listed, if and only if it takes activations");
+        assert_eq!(containers.tripped, u32::from(container.withheld.is_tripped()), "counted while a breaker withholds");
+        assert_eq!(containers.open, u32::from(!container.is_retired()));
+        let standing = if reasons.is_empty() { "takes".to_owned() } else { reasons.join(" + ") };
+        format!("{standing}, credits {credits} in flight {in_flight}")
+    }
+
+    #[test]
+    fn every_change_of_standing_is_as_written() {
+        type Event = fn(&mut Containers, ContainerKey);
+        let events: [(&str, Event); 13] = [
+            ("grant 1", |all, key| _ = all.grant(key, 1)),
+            ("complete", |all, key| all.completed(key)),
+            ("return", |all, key| all.left(key)),
+            ("unsent", |all, key| _ = all.unsent(key)),
+            ("suspend", |all, key| all.suspend(key)),
+            ("rejoin, credits 1", |all, key| _ = all.rejoin(key, 1)),
+            ("audit, credits 0", |all, key| _ = all.compare(key, 0, 1)),
+            ("audit, credits 2", |all, key| _ = all.compare(key, 2, 1)),
+            ("room", |all, key| all.resume(key)),
+            ("breaker opens", |all, key| all.set(key, Because::Breaker, true)),
+            ("breaker allows", |all, key| all.set(key, Because::Breaker, false)),
+            ("node's allows", |all, key| all.set(key, Because::Node, false)),
+            ("retire", |all, key| _ = all.retire(key)),
+        ];
+        let mut table = String::new();
+        for mask in 0..1 << REASONS.len() {
+            for (name, event) in events {
+                let (mut containers, key) = withheld(mask);
+                let before = described(&containers, key);
+                event(&mut containers, key);
+                let after = described(&containers, key);
+                // Combined reasons are checked; the table shows them one by one.
+                if mask.count_ones() < 2 {
+                    table += &format!("{before:34} {name:18} -> {after}\n");
+                }
+            }
+        }
+        tables::check("container.txt", &table);
+    }
+}

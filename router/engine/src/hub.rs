@@ -8,7 +8,7 @@
 use crate::budget::Budget;
 use crate::container::{ContainerKey, Registration};
 use crate::effect::{Effect, Perform};
-use crate::id::{ActionKey, ActionName, ActivationId};
+use crate::id::{ActionKey, ActionName, ActivationId, StreamId};
 use crate::input::Input;
 use crate::intake::SingleFile;
 use crate::ledger::Ledger;
@@ -23,7 +23,7 @@ use crate::timers::{Due, Timer, Timers, Watch};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use foldhash::fast::FixedState;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -212,17 +212,36 @@ impl Hub {
         })
     }
 
-    /// Whether an activation is queued or in flight.
-    pub fn holds(&self, id: &ActivationId) -> bool {
-        self.shared.ledger.find(id).is_some()
+    /// Of the activations that are held, those that nobody has heard of yet: not those that timed out and are still in flight. As
+    /// far as passes have settled.
+    pub fn unanswered(&self) -> usize {
+        let ended = |count| self.totals.of(count);
+        let silent = ended(Count::TimedOut).saturating_sub(ended(Count::Late) + ended(Count::LateLost));
+        self.held().saturating_sub(usize::try_from(silent).unwrap_or(usize::MAX))
     }
 
-    /// Whether an activation is queued or in flight; if not, its id counts as ended: should it still come, it is refused, so
-    /// that its controller may be told that it is lost.
-    pub fn holds_or_ends(&self, id: &ActivationId) -> bool {
-        // In this order: whoever takes the id after the look finds it among those that ended.
+    /// Drops from `ids` the activations that will be answered in that session: queued or in flight in one of `actions` or in one
+    /// that took over from it, pushed there, and neither timed out nor acknowledged instead.
+    pub fn drop_owed<P: Perform>(
+        &self,
+        ids: &mut Vec<ActivationId>,
+        session: StreamId,
+        actions: &[Arc<Action>],
+        pass: &mut Pass<P>,
+    ) {
+        let by_number: BTreeMap<u32, &Arc<Action>> = actions.iter().map(|action| (action.number(), action)).collect();
+        ids.retain(|id| {
+            let Some(at) = self.shared.ledger.find(id) else { return true };
+            // It was handed on to a newer revision, and its answer is to come from there.
+            let Some(action) = by_number.get(&at.action) else { return false };
+            let owed = self.visit(action, pass, |matcher, _| matcher.owes(at.slot, id, session));
+            !owed.unwrap_or_else(|| self.shared.ledger.find(id).is_some_and(|now| now != at))
+        });
+    }
+
+    /// An id counts as ended from now on: should it still come, it is refused. So its controller may be told that it is lost.
+    pub fn end(&self, id: &ActivationId) {
         self.shared.recent.insert(id);
-        self.holds(id)
     }
 
     /// Works on what is due by `pass.now`, at most about `most` timers of each wheel. True if there may be more.
@@ -454,7 +473,6 @@ impl Family {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::StreamId;
 
     impl Perform for () {
         fn perform(&mut self, effects: &mut Vec<Effect>) {

@@ -171,6 +171,12 @@ impl Matcher {
         turn.now = self.latest;
     }
 
+    /// Whether the activation in that slot is to be answered in that session; None: another one is there, or none.
+    pub(crate) fn owes(&self, slot: Key, id: &ActivationId, session: StreamId) -> Option<bool> {
+        let slot = self.slots.get(slot).filter(|slot| slot.id == *id)?;
+        Some(slot.controller == session && slot.reply == Reply::Outcome && !slot.is_answered())
+    }
+
     /// Since when it has had nothing to do, as far as it knows: nothing queued, nothing in flight, no containers.
     pub(crate) fn idle_since(&self) -> Option<Timestamp> {
         (self.slots.is_empty() && self.containers.is_empty()).then_some(self.latest)
@@ -781,10 +787,162 @@ fn queue_full(field: &'static str, limit: u64) -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::effect::Perform;
+    use crate::hub::{Hub, Pass};
+    use crate::id::ActionKey;
+    use crate::input::Rejoin;
+    use crate::tables;
+    use std::time::Duration;
 
     #[test]
     fn sizes() {
         let bytes = (Slab::<Slot>::ENTRY_BYTES, Containers::CONTAINER_BYTES, size_of::<Matcher>(), size_of::<Input>());
         assert_eq!(bytes, (120, 112, 200, 80), "a slot, a container, a matcher, an input");
+    }
+
+    #[derive(Debug, Default)]
+    struct Recorder(Vec<Effect>);
+
+    impl Perform for Recorder {
+        fn perform(&mut self, effects: &mut Vec<Effect>) {
+            self.0.append(effects);
+        }
+    }
+
+    const ID: ActivationId = ActivationId([1; ActivationId::LEN]);
+    const TIME_LEFT: Duration = Duration::from_millis(100);
+    const STATES: [&str; 5] = ["new", "queued", "in flight", "timed out", "ended"];
+    const EVENTS: [&str; 14] = [
+        "push",
+        "push, too late",
+        "credit",
+        "complete",
+        "complete, failed",
+        "return",
+        "unsent",
+        "suspend",
+        "rejoin with it",
+        "rejoin without",
+        "retire",
+        "gone",
+        "deadline",
+        "deadline and grace",
+    ];
+
+    /// One action, one container with room for one, one activation.
+    struct World {
+        hub: Hub,
+        pass: Pass<Recorder>,
+        action: Arc<Action>,
+        container: ContainerKey,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let hub = Hub::new(Limits { recent_ids: 1, breaker: None, ..Limits::default() }, 7, 1, Timestamp::ZERO);
+            let (key, mut pass) = (ActionKey::new("tenant", "action", ""), Pass::new(Recorder::default()));
+            let room = Arc::new(Room::new(usize::MAX));
+            let stream = StreamId(2);
+            let new = Registration { stream, number: 1, epoch: 0, concurrency: 1, credits: 0, warm: true, room };
+            let (action, container) = hub.register(&key, new, &mut pass).unwrap();
+            Self { hub, pass, action, container }
+        }
+
+        fn at(state: &str) -> Self {
+            let mut world = Self::new();
+            let way: &[&str] = match state {
+                "new" => &[],
+                "queued" => &["push"],
+                "in flight" => &["push", "credit"],
+                "timed out" => &["push", "credit", "deadline and grace"],
+                _ => &["push", "credit", "complete"],
+            };
+            way.iter().for_each(|event| world.take(event));
+            world.pass.performer.0.clear();
+            assert_eq!(world.state(), state);
+            world
+        }
+
+        fn take(&mut self, event: &str) {
+            let (on, now) = (self.container, self.pass.now);
+            let push = |deadline| {
+                let (payload, reply) = (Bytes::from_static(b"payload"), Reply::Outcome);
+                let controller = StreamId(1);
+                Input::Push(Push {
+                    id: ID,
+                    controller,
+                    reply,
+                    attempt: 1,
+                    accepted_at: now,
+                    deadline,
+                    payload,
+                    accepted: false,
+                })
+            };
+            let complete = |status| {
+                Input::Complete(on, Completion { id: ID, status, result: Bytes::new(), run_us: 0, credits: 0 })
+            };
+            let input = match event {
+                "push" => push(now + TIME_LEFT),
+                "push, too late" => push(now),
+                "credit" => Input::Credit(on, 1),
+                "complete" => complete(RunStatus::Succeeded),
+                "complete, failed" => complete(RunStatus::PlatformFailed),
+                "return" => Input::Return(on, ID, Bytes::new()),
+                "unsent" => Input::Unsent(on, ID, Bytes::new()),
+                "suspend" => Input::Suspend(on),
+                "rejoin with it" => Input::Rejoin(on, Rejoin { credits: 0, held: vec![ID] }),
+                "rejoin without" => Input::Rejoin(on, Rejoin { credits: 0, held: Vec::new() }),
+                "retire" => Input::Retire(on),
+                "gone" => Input::Gone(on),
+                "deadline" => return self.let_pass(TIME_LEFT),
+                _ => return self.let_pass(TIME_LEFT + self.hub.limits().overdue_grace),
+            };
+            self.hub.enter(&self.action, &mut vec![input], &mut self.pass);
+        }
+
+        fn let_pass(&mut self, time: Duration) {
+            // A tick more: the wheel rounds up.
+            self.pass.now = self.pass.now + time + Duration::from_millis(2);
+            while self.hub.advance(1, &mut self.pass) {}
+        }
+
+        fn state(&mut self) -> &'static str {
+            self.hub.settle(&mut self.pass);
+            let (totals, held) = (self.hub.totals(), self.hub.held());
+            assert_eq!(totals.of(Count::Accepted) + totals.overdue(), totals.ended() + held as u64);
+            match (held, self.hub.budget().queued(), totals.overdue()) {
+                (0, 0, 0) if totals.of(Count::Accepted) == 0 => "new",
+                (0, 0, 0) => "ended",
+                (1, 1, 0) => "queued",
+                (1, 0, 0) => "in flight",
+                (1, 0, 1) => "timed out",
+                other => unreachable!("no such state: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_transition_of_an_activation_is_as_written() {
+        let mut table = String::new();
+        for (state, event) in STATES.iter().flat_map(|state| EVENTS.iter().map(move |event| (state, event))) {
+            let mut world = World::at(state);
+            world.take(event);
+            let to = world.state();
+            let said = world.pass.performer.0.iter().filter_map(|effect| match effect {
+                Effect::Dispatch(_, dispatch) => Some(format!("dispatch, attempt {}", dispatch.attempt)),
+                Effect::Answer(_, answer) => Some(match answer.outcome {
+                    Outcome::Rejected(rejection) => format!("rejected {}", rejection.reason.label()),
+                    ref outcome => format!("{outcome:?}"),
+                }),
+                Effect::Refuse(_, refusal) => Some(format!("refused {}", refusal.rejection.reason.label())),
+                Effect::Drain(..) => Some("drain".to_owned()),
+                Effect::AwaitRoom(..) | Effect::WakeAt(_) => None,
+            });
+            let said = said.collect::<Vec<_>>().join(", ");
+            table += format!("{state:10} {event:20} -> {to:10} {said}").trim_end();
+            table.push('\n');
+        }
+        tables::check("activation.txt", &table);
     }
 }

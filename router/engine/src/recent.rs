@@ -62,8 +62,10 @@ impl Recent {
 
     fn find(&self, id: &ActivationId) -> Option<(&Set, u64)> {
         let mask = self.sets.len().checked_sub(1)?;
-        let place = usize::try_from(self.places.hash_one(id.0) & mask as u64).expect("masked");
-        Some((&self.sets[place], self.prints.hash_one(id.0).max(1)))
+        // As a number: the hasher takes it at once, without a length.
+        let id = u128::from_le_bytes(id.0);
+        let place = usize::try_from(self.places.hash_one(id) & mask as u64).expect("masked");
+        Some((&self.sets[place], self.prints.hash_one(id).max(1)))
     }
 }
 

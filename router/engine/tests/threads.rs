@@ -1,6 +1,7 @@
 //! The engine between threads: what another thread does in the middle of a turn, and many threads at once.
 
 use bytes::Bytes;
+use engine::audit::Audit;
 use engine::container::Registration;
 use engine::effect::{Effect, Perform};
 use engine::hub::{Hub, Pass};
@@ -76,6 +77,7 @@ fn every_push_is_answered_once_and_nothing_is_dispatched_twice() {
     pass.now = post.now() + Duration::from_secs(1);
     while hub.advance(usize::MAX, &mut pass) {}
     hub.settle(&mut pass);
+    assert_eq!(hub.audit(&mut pass), Audit::default(), "no container is left");
     drop(pass);
 
     let pushed = CONTROLLERS * PUSHES;

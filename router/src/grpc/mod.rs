@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::controllers::Controllers;
 use crate::driver::{Driver, Streams};
+use crate::insight::{Insight, REPORTS_MAX};
 use crate::nodes::Nodes;
 use crate::outbox::Entry;
 use bytes::Bytes;
@@ -27,7 +28,7 @@ use engine::limits::check_name;
 use engine::outcome::{Reason, Rejection};
 use engine::sessions::{Bounds, Token};
 use engine::time::Timestamp;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use proto::v1;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub struct Service {
     invokes: RwLock<()>,
     pub(crate) controllers: Controllers,
     pub(crate) nodes: Nodes,
+    /// What was seen of the containers last.
+    pub(crate) insight: Mutex<Insight>,
     /// For ids of activations that came without one: a prefix drawn at random and a count.
     id_prefix: u64,
     next_id: AtomicU64,
@@ -104,6 +107,7 @@ impl Service {
             invokes: RwLock::new(()),
             controllers,
             nodes,
+            insight: Mutex::default(),
             id_prefix: random.hash_one("ids"),
             next_id: AtomicU64::new(0),
         }
@@ -129,6 +133,16 @@ impl Service {
         if controllers + nodes > 0 {
             tracing::info!(controllers, nodes, "sessions whose peers did not come back are over");
         }
+    }
+
+    /// Looks at every container, and keeps what it sees. Takes a while.
+    pub(crate) fn look(&self) {
+        let mut pass = self.pass();
+        self.begin(&mut pass);
+        let audit = self.hub.audit(&mut pass);
+        let breakers = self.hub.breakers(REPORTS_MAX, &mut pass);
+        self.hub.settle(&mut pass);
+        *self.insight.lock() = Insight { audit, breakers };
     }
 
     /// When the next session's grace is over.

@@ -103,11 +103,7 @@ impl Reader {
                     self.handle(frame);
                     continue;
                 }
-                // A node that can say nothing more can complete nothing more.
-                Ok(None) => {
-                    self.how = End::Over;
-                    Ok(())
-                }
+                Ok(None) => return self.leave_off().await,
                 Err(status) => {
                     tracing::debug!(stream = ?self.node.stream, %status, "pull stream broke");
                     Err(status)
@@ -116,6 +112,20 @@ impl Reader {
             // Only this sets it.
             let _ = self.ending.set(ended);
             return;
+        }
+    }
+
+    /// A node that can say nothing more can complete nothing more. A reset and a dead connection look the same here; then the
+    /// writer ends before it is told to, and the node may come back.
+    async fn leave_off(mut self) {
+        // Only this sets it.
+        let _ = self.ending.set(Ok(()));
+        self.service.begin(&mut self.pass);
+        self.service.nodes.leaving(&self.node, &self.line, &self.service.hub, &mut self.pass);
+        self.service.hub.settle(&mut self.pass);
+        let over = tokio::time::timeout(self.service.nodes.grace(), self.line.over()).await;
+        if over.is_err() || self.line.is_finished() || self.node.outbox.is_closed() {
+            self.how = End::Over;
         }
     }
 

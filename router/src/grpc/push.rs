@@ -101,9 +101,10 @@ impl Reader {
             };
             match message {
                 Ok(Some(frame)) => self.handle(frame, false),
-                // It has said all it had to say and may still want the answers.
+                // It has said all it had to say and may still want the answers. A reset and a dead connection look the same
+                // here; then the writer ends before it has written all.
                 Ok(None) => {
-                    self.service.controllers.leaving(&self.controller, &self.line);
+                    self.controller.outbox.finish();
                     self.line.over().await;
                     return self.conclude();
                 }

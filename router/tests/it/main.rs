@@ -8,8 +8,10 @@
 mod bad_input;
 mod operating;
 mod peers;
+mod proxy;
 mod round_trip;
 mod router;
 mod scene;
+mod sessions;
 mod settings;
 mod slow_reader;

@@ -161,6 +161,15 @@ impl Controller {
 }
 
 impl Invoker {
+    /// What the router said first.
+    pub(crate) async fn welcome(&mut self) -> v1::Welcome {
+        if self.heard.welcome.is_none() {
+            let first = within("the welcome", self.down.message()).await.unwrap().unwrap();
+            self.heard.append(first);
+        }
+        self.heard.welcome.clone().expect("the first frame welcomes")
+    }
+
     /// Connects and opens a stream.
     pub(crate) async fn open(router: &Router, invoker_id: &'static str) -> Self {
         Self::open_with(connect(router).await, pull_hello(invoker_id)).await.unwrap()
@@ -298,15 +307,15 @@ pub(crate) fn heavy(number: u64, action: u32, bytes: usize) -> v1::Activation {
 
 /// Success, with the payload for a result and its credit granted again.
 pub(crate) fn completion(of: &v1::Dispatch) -> v1::Completion {
-    let v1::Dispatch { container, id, payload, .. } = of.clone();
+    let v1::Dispatch { container, id, payload, epoch, .. } = of.clone();
     v1::Completion {
         container,
+        epoch,
         id,
         status: v1::RunStatus::Succeeded as i32,
         result: payload,
         run_us: 7,
         credits: 1,
-        ..Default::default()
     }
 }
 

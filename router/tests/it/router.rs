@@ -58,8 +58,13 @@ impl Router {
 
     /// A page of the operator's port: its status line and its text.
     pub(crate) async fn page(&self, path: &str) -> (String, String) {
+        self.ask("GET", path).await
+    }
+
+    /// What the operator's port answers: its status line and its text.
+    pub(crate) async fn ask(&self, method: &str, path: &str) -> (String, String) {
         let mut socket = TcpStream::connect(self.admin).await.unwrap();
-        socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: it\r\n\r\n").as_bytes()).await.unwrap();
+        socket.write_all(format!("{method} {path} HTTP/1.1\r\nHost: it\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
         within(path, socket.read_to_string(&mut answer)).await.unwrap();
         let (head, text) = answer.split_once("\r\n\r\n").unwrap();

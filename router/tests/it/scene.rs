@@ -1,6 +1,7 @@
 //! What most tests begin with: a router, a controller, an invoker, and a container that runs what comes.
 
-use crate::peers::{Controller, Invoker, activation, completion};
+use crate::peers::{Controller, Invoker, activation, completion, pull_hello, push_hello};
+use crate::proxy::Proxy;
 use crate::router::Router;
 use proto::v1;
 use router::config::Config;
@@ -10,6 +11,8 @@ pub(crate) struct Scene {
     pub(crate) controller: Controller,
     pub(crate) invoker: Invoker,
     next: u64,
+    /// The connections of the controller and the node; dropping these ends them cleanly.
+    pub(crate) lines: [Proxy; 2],
     /// Dropped last: it waits for its streams to end.
     pub(crate) router: Router,
 }
@@ -22,12 +25,13 @@ pub(crate) const CONCURRENCY: u32 = 4;
 impl Scene {
     pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Self {
         let router = Router::start(change);
-        let (controller, invoker) =
-            (Controller::open(&router, "controller").await, Invoker::open(&router, "node").await);
+        let lines = [Proxy::before(router.address).await, Proxy::before(router.address).await];
+        let controller = Controller::open_with(lines[0].connect().await, push_hello("controller")).await.unwrap();
+        let invoker = Invoker::open_with(lines[1].connect().await, pull_hello("node")).await.unwrap();
         controller.declare(GOOD, "good");
         invoker.register(GOOD, "good", CONCURRENCY);
         router.metric_is("router_containers", |n| n == 1).await;
-        Self { controller, invoker, next: 1 << 32, router }
+        Self { controller, invoker, next: 1 << 32, lines, router }
     }
 
     /// A good activation, with an id of its own.

@@ -137,7 +137,7 @@ async fn a_flood_on_one_action_is_refused_at_its_limit_and_blocks_nobody() {
         assert_eq!(rejection(&answer), (Reason::QueueFull, "action_queued_max".to_owned(), QUEUED_MAX.into()));
         assert_eq!(answer.rejection.unwrap().retry_after_ms, 100);
     }
-    scene.router.metric_is("router_queue_depth", |depth| depth == QUEUED_MAX.into()).await;
+    scene.router.metric_is("router_queue_depth", |depth| depth == u64::from(QUEUED_MAX)).await;
     scene.round_trip().await;
 }
 
