@@ -36,7 +36,7 @@ impl<E> Agenda<E> {
 
     /// The next event and its time.
     #[inline]
-    pub fn next(&mut self) -> Option<(Instant, E)> {
+    pub fn take(&mut self) -> Option<(Instant, E)> {
         self.heap.pop().map(|due| (due.at, due.event))
     }
 
@@ -78,7 +78,7 @@ mod tests {
     fn events_come_by_time_then_by_when_they_were_planned() {
         let mut agenda = Agenda::default();
         [(5, 'c'), (1, 'a'), (5, 'd'), (2, 'b')].into_iter().for_each(|(at, event)| agenda.plan(at, event));
-        let order: String = std::iter::from_fn(|| agenda.next()).map(|(_, event)| event).collect();
+        let order: String = std::iter::from_fn(|| agenda.take()).map(|(_, event)| event).collect();
         assert_eq!(order, "abcd");
     }
 }

@@ -68,7 +68,7 @@ impl Dice {
         let zeros = u64::from(roll.leading_zeros()).min(13);
         let below = (roll << (zeros + 1)) >> 48;
         // ln 2 = 0.693; between two powers of two the logarithm is taken as a line.
-        let nepers = 693 * zeros + 693 - (693 * below >> 16);
+        let nepers = 693 * zeros + 693 - ((693 * below) >> 16);
         mean.saturating_mul(nepers) / 1000
     }
 

@@ -89,7 +89,7 @@ pub fn run_seed(world: &mut World, seed: u64, activations: u32, summary: &mut Su
     if let Some(violation) = report.violation {
         return Some(Failure::Broke(Box::new(violation)));
     }
-    if seed % TWICE_ONE_IN == 0 {
+    if seed.is_multiple_of(TWICE_ONE_IN) {
         summary.twice += 1;
         let again = world.run(Plan::draw(seed, activations), false);
         if again.digest != report.digest {

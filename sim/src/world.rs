@@ -62,7 +62,7 @@ impl World {
     /// Runs one world to its end, or to the first broken promise. `tell` keeps its history.
     pub fn run(&mut self, plan: Plan, tell: bool) -> Report {
         self.begin(plan, tell);
-        while let Some((at, event)) = self.ctx.agenda.next() {
+        while let Some((at, event)) = self.ctx.agenda.take() {
             self.events += 1;
             self.ctx.now = at;
             self.ctx.checker.at(at);

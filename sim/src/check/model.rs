@@ -599,13 +599,14 @@ impl Checker {
         if book.life == life && book.session == session && book.answer_mailed {
             return self.fail(Invariant::I2, Some(call), "told that it is lost though its answer waits in the mailbox");
         }
-        if book.life == life && matches!(book.place, Place::Queued | Place::InFlight(_)) {
+        let here = book.life == life && matches!(book.place, Place::Queued | Place::InFlight(_) | Place::Overdue(_));
+        if !here {
+            // Its id counts as ended from now on.
+            (book.life, book.place, book.session) = (life, Place::Ended, session);
+        } else if book.session == session && !book.only_accept && !matches!(book.place, Place::Overdue(_)) {
             let place = book.place;
             self.fail(Invariant::I2, Some(call), format!("told that it is lost while {place:?}"));
         }
-        let book = &mut self.calls[call as usize];
-        (book.life, book.place) = (life, Place::Ended);
-        book.session = session;
     }
 
     /// An activation takes its old place in the line.
@@ -767,10 +768,11 @@ impl Checker {
             book.life == life && book.only_accept && book.place == Place::Queued && book.deadline <= now
         });
         let mut over: Vec<(Call, u64)> = over.map(|(call, book)| (call, book.bytes)).collect();
-        // First those whose timer is due, then those that were next in line.
+        // First those of the action that something came for, those whose timer is due, those that were next in line.
         over.sort_by_key(|(call, _)| {
             let book = &self.calls[*call as usize];
-            (book.deadline.next_multiple_of(TICK_US) > now, book.sequence)
+            let elsewhere = !self.actions[usize::from(book.action)].dirty;
+            (elsewhere, book.deadline.next_multiple_of(TICK_US) > now, book.sequence)
         });
         let mut gone = Vec::new();
         let mut looks = 10_000;

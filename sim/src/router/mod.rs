@@ -38,6 +38,8 @@ pub struct Router {
     /// Sessions by connection.
     of_conn: Vec<u32>,
     draining: bool,
+    /// It begins no session any more.
+    ending: bool,
     drain_until: Instant,
     wake_at: Instant,
     controllers: Sessions<usize>,
@@ -62,6 +64,8 @@ pub(crate) struct Member {
     action: Arc<Action>,
     key: ContainerKey,
     concurrency: u32,
+    /// It was told that the router, which drains, has no more use for it.
+    told_of_drain: bool,
     /// The judge's number for it.
     judged: u32,
 }
@@ -79,6 +83,7 @@ impl Router {
             sessions: Vec::new(),
             of_conn: Vec::new(),
             draining: false,
+            ending: false,
             drain_until: 0,
             wake_at: Instant::MAX,
             controllers: Sessions::new(0, bounds(0, true)),
@@ -99,7 +104,7 @@ impl Router {
         self.sessions.clear();
         self.of_conn.clear();
         self.wake_at = Instant::MAX;
-        self.draining = false;
+        (self.draining, self.ending) = (false, false);
     }
 
     /// The process comes up.
@@ -152,12 +157,14 @@ impl Router {
 
     /// Looks whether the drain is over. True if the process has ended.
     pub fn look_drained(&mut self, ctx: &mut Ctx) -> bool {
-        let held = self.hub.held();
+        self.retire_quiet(ctx);
+        let held = self.hub.unanswered();
         let patient = ctx.now < self.drain_until;
         if held > 0 && patient {
             self.look_again(ctx);
             return false;
         }
+        self.ending = true;
         self.end_vain(ctx);
         for at in 0..self.sessions.len() {
             if !self.sessions[at].over {

@@ -163,7 +163,14 @@ impl Router {
     /// Answers those of which the controller will hear nothing else.
     fn tell_lost(&mut self, at: usize, mut ids: Vec<ActivationId>, ctx: &mut Ctx) {
         ids.retain(|id| !self.sessions[at].mailbox.has_answered(id));
-        ids.retain(|id| !self.hub.holds_or_ends(id));
+        let earlier = std::mem::take(&mut self.sessions[at].earlier);
+        let session = StreamId(at as u64);
+        self.hub.drop_owed(&mut ids, session, &earlier, &mut self.pass);
+        ids.iter().for_each(|id| self.hub.end(id));
+        self.hub.drop_owed(&mut ids, session, &earlier, &mut self.pass);
+        self.sessions[at].earlier = earlier;
+        self.carry_out(ctx);
+        ids.retain(|id| !self.sessions[at].mailbox.has_answered(id));
         for id in ids {
             if let Some(call) = ctx.call(id) {
                 ctx.checker.told_lost(call, number(at));
@@ -202,7 +209,11 @@ impl Router {
         match self.hub.register(&key, new, &mut self.pass) {
             Ok((action, key)) => {
                 let judged = judged.unwrap_or(u32::MAX);
-                self.sessions[at].roster.enter(container, epoch, Member { action, key, concurrency, judged });
+                self.sessions[at].roster.enter(
+                    container,
+                    epoch,
+                    Member { action, key, concurrency, told_of_drain: false, judged },
+                );
                 self.carry_out(ctx);
                 self.settled(ctx);
             }

@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) writing: bool,
     /// Declared on its stream.
     pub(super) actions: Vec<Option<Arc<Action>>>,
+    /// Of the streams before.
+    pub(super) earlier: Vec<Arc<Action>>,
     pub(super) roster: Roster<Member>,
     /// The hello of its stream named a session of this life of the router.
     pub(super) knows_us: bool,
@@ -45,6 +47,13 @@ impl Router {
             let secret = ctx.dice.roll();
             let (stream, attachment, resumed, named) =
                 match self.sessions_of(peer).hello(&name, token, StreamId(fresh as u64), secret, || fresh) {
+                    Hello::New { .. } if self.ending => {
+                        // It drains, and begins nothing new.
+                        self.sessions_of(peer).forget(StreamId(fresh as u64));
+                        let learns = ctx.latency();
+                        ctx.cut(conn, 0, learns);
+                        return None;
+                    }
                     Hello::New { token, replaced, .. } => {
                         if let Some(replaced) = replaced {
                             self.close(replaced, ctx);
@@ -94,6 +103,7 @@ impl Router {
             hands: VecDeque::new(),
             writing: false,
             actions: Vec::new(),
+            earlier: Vec::new(),
             roster: Roster::new(CONTAINERS_MAX),
             knows_us: false,
             over: false,
@@ -110,7 +120,7 @@ impl Router {
         ctx.checker.note(Seen::SessionResumed { session: number(at) });
         session.hands.clear();
         session.writing = false;
-        session.actions.clear();
+        session.earlier.extend(session.actions.drain(..).flatten());
         if let Some(before) = session.conn.take() {
             let learns = ctx.latency();
             ctx.cut(before, 0, learns);
@@ -216,11 +226,30 @@ impl Router {
         ctx.checker.session_over(number(at));
     }
 
-    /// Ends the sessions of controllers that are away and have nothing to hear, as a drain does.
+    /// Tells nodes of each container that nothing can come for, as a drain does.
+    pub(super) fn retire_quiet(&mut self, ctx: &mut Ctx) {
+        self.begin(ctx);
+        for at in 0..self.sessions.len() {
+            for member in self.sessions[at].roster.iter_mut().filter(|member| !member.told_of_drain) {
+                member.told_of_drain = self.hub.retire_if_quiet(&member.action, member.key, &mut self.pass);
+                if member.told_of_drain {
+                    ctx.checker.retire_read(member.judged);
+                }
+            }
+        }
+        self.carry_out(ctx);
+        self.hub.settle(&mut self.pass);
+    }
+
+    /// Ends the sessions of controllers that are away and have nothing to hear, and of nodes that are away, as a drain does.
     pub(super) fn end_vain(&mut self, ctx: &mut Ctx) {
         for at in 0..self.sessions.len() {
             let session = &self.sessions[at];
-            if !session.over && session.mailbox.is_parked_in_vain() {
+            let vain = match session.peer {
+                Peer::Controller { .. } => session.mailbox.is_parked_in_vain(),
+                Peer::Node { .. } => session.conn.is_none(),
+            };
+            if !session.over && vain {
                 let peer = session.peer;
                 self.sessions_of(peer).forget(StreamId(at as u64));
                 self.remove(at, ctx);
