@@ -2,10 +2,15 @@
 
 use bytes::Bytes;
 use proto::v1;
+use std::sync::Arc;
 
-/// An action of a tenant in one revision: the unit of queueing. Cheap to clone.
+/// An action of a tenant in one revision: the unit of queueing. Cheap to clone, and no larger than a pointer: whoever waits for an
+/// answer keeps one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ActionKey {
+pub struct ActionKey(Arc<Names>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Names {
     namespace: Bytes,
     action: Bytes,
     revision: Bytes,
@@ -25,11 +30,11 @@ impl ActionKey {
                 return Err(NameError::Empty { field });
             }
         }
-        Ok(Self {
+        Ok(Self(Arc::new(Names {
             namespace: bounded("namespace", namespace, Self::NAME_BYTES_MAX)?,
             action: bounded("action", action, Self::NAME_BYTES_MAX)?,
             revision: bounded("revision", revision, Self::REVISION_BYTES_MAX)?,
-        })
+        })))
     }
 }
 
@@ -42,13 +47,15 @@ impl std::fmt::Display for ActionKey {
     /// `namespace/action@revision`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = |name| String::from_utf8_lossy(name);
-        write!(f, "{}/{}@{}", text(&self.namespace), text(&self.action), text(&self.revision))
+        let Names { namespace, action, revision } = &*self.0;
+        write!(f, "{}/{}@{}", text(namespace), text(action), text(revision))
     }
 }
 
 impl From<ActionKey> for v1::ActionKey {
     fn from(key: ActionKey) -> Self {
-        Self { namespace: key.namespace, action: key.action, revision: key.revision }
+        let Names { namespace, action, revision } = &*key.0;
+        Self { namespace: namespace.clone(), action: action.clone(), revision: revision.clone() }
     }
 }
 

@@ -1,10 +1,11 @@
 //! What an invoker's containers are and where each one stands. Decisions only: it may not send, run or wait.
 //!
 //! ```text
-//!   Open ── leave ──▶ Leaving ── the router sends no more ──▶ Finishing ── nothing runs ──▶ gone
-//!    └────────────────── the router drains it ───────────────────▲
+//!   Open ── leave ──▶ Leaving ── the router's Drain ──▶ Finishing ── nothing runs, nothing is owed ──▶ gone
+//!    └────────────────── the router's Drain ───────────────▲
 //! ```
-//! When the stream ends, an open container waits for the next one; the others are finishing, since nothing more can come.
+//! When the stream breaks and can be resumed, each stays what it is. When the session is over, an open container waits for the next
+//! one; the others are finishing, since nothing more can come.
 
 use crate::action::ActionKey;
 use crate::id::ActivationId;
@@ -12,6 +13,8 @@ use crate::outcome::Rejection;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use proto::v1;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -71,12 +74,46 @@ pub(crate) struct Place {
     pub(crate) handler: Arc<Handler>,
     /// Tells it from others that had its number before.
     pub(crate) serial: u64,
-    /// Activations that run here now, those of earlier streams included.
-    pub(crate) running: u32,
+    /// Of its registration in the session there is, never 0; none while the router has not been told of it.
+    pub(crate) epoch: Option<NonZeroU32>,
+    /// What takes room here, by the number of the run; those of earlier sessions included.
+    pub(crate) runs: BTreeMap<u64, Occupant>,
+    /// Ends of runs that are to be told on the session's next stream. Each takes room if its run does not.
+    pub(crate) owed: BTreeMap<u64, Owed>,
+    /// Granted to the router and not used, as far as this end can know.
+    pub(crate) credits: u32,
+    /// Dispatches since it was registered, or registered again on a resumed stream; wraps.
+    pub(crate) received: u32,
     pub(crate) standing: Standing,
     /// What to say when it is gone.
     pub(crate) ending: Gone,
     pub(crate) gone: watch::Sender<Option<Gone>>,
+}
+
+/// What takes room for one activation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Occupant {
+    pub(crate) id: ActivationId,
+    /// In which it came.
+    pub(crate) session: u64,
+    /// It was handed back, and its room is kept empty for a moment.
+    pub(crate) returned: bool,
+}
+
+/// The end of a run that has provably not been told.
+#[derive(Debug)]
+pub(crate) enum Owed {
+    Completion(v1::Completion),
+    Return(v1::Return),
+}
+
+impl Owed {
+    pub(crate) fn id(&self) -> &Bytes {
+        match self {
+            Self::Completion(completion) => &completion.id,
+            Self::Return(unstarted) => &unstarted.id,
+        }
+    }
 }
 
 /// Whether activations may still come.
@@ -84,19 +121,44 @@ pub(crate) struct Place {
 pub(crate) enum Standing {
     /// They do.
     Open,
-    /// Those dispatched before the router learnt of it. All are here once it refuses the completion of this id, which it
-    /// never sent.
-    Leaving(ActivationId),
+    /// Those dispatched before the router learnt of it: all are here once it answers with a `Drain`.
+    Leaving,
     /// No more.
     Finishing,
 }
 
 impl Place {
-    /// As it is registered on a stream. What still runs from earlier streams takes its share of the credits.
-    pub(crate) fn register(&self, container: u32) -> v1::Register {
-        let credits = self.spec.concurrency.saturating_sub(self.running);
+    pub(crate) fn new(spec: ContainerSpec, handler: Arc<Handler>, serial: u64) -> Self {
+        let (gone, _) = watch::channel(None);
+        let (standing, ending) = (Standing::Open, Gone::Left);
+        let (runs, owed) = (BTreeMap::new(), BTreeMap::new());
+        Self { spec, handler, serial, epoch: None, runs, owed, credits: 0, received: 0, standing, ending, gone }
+    }
+
+    /// As it is registered, for the first time or again. What has not ended, or not told so, takes its share of the credits.
+    pub(crate) fn register(&mut self, container: u32, epoch: NonZeroU32, session: u64) -> v1::Register {
+        let taken = self.runs.len() + self.owed.keys().filter(|run| !self.runs.contains_key(run)).count();
+        let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+        let open = self.standing == Standing::Open;
+        self.credits = if open { self.spec.concurrency.saturating_sub(taken) } else { 0 };
+        (self.received, self.epoch) = (0, Some(epoch));
+        let running = self.runs.values().filter(|occupant| occupant.session == session && !occupant.returned);
+        let held =
+            running.map(|occupant| occupant.id.to_wire()).chain(self.owed.values().map(|owed| owed.id().clone()));
+        let held = held.collect();
         let ContainerSpec { key, concurrency, warm } = self.spec.clone();
-        v1::Register { container, key: Some(key.into()), concurrency, credits, warm, ..Default::default() }
+        let (credits, epoch) = (self.credits, epoch.get());
+        v1::Register { container, key: Some(key.into()), concurrency, credits, warm, epoch, held }
+    }
+
+    /// On the wire.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch.map_or(0, NonZeroU32::get)
+    }
+
+    /// Whether an entry that names that epoch speaks of this registration. A router that does not know of epochs names none.
+    pub(crate) fn is_of(&self, epoch: u32) -> bool {
+        epoch == 0 || epoch == self.epoch()
     }
 
     /// The credits that the end of a run makes room for.
@@ -104,8 +166,8 @@ impl Place {
         u32::from(self.standing == Standing::Open)
     }
 
-    /// Nothing runs and nothing will.
+    /// Nothing runs, nothing is owed and nothing will be.
     pub(crate) fn is_done(&self) -> bool {
-        self.standing == Standing::Finishing && self.running == 0
+        self.standing == Standing::Finishing && self.runs.is_empty() && self.owed.is_empty()
     }
 }

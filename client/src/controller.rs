@@ -1,50 +1,53 @@
-//! A controller: every activation it takes is answered exactly once, whatever becomes of the router. It may not send an
-//! activation twice, nor depend on anybody else for a timeout.
+//! A controller: every activation it takes is answered exactly once, whatever becomes of the router. It may not decide anything: that
+//! is the [desk](crate::desk)'s; this carries to and fro between it, the stream, the clock and the callers.
 //!
 //! ```text
-//!   invoke ─▶ outstanding ─▶ outlet ═▶ router          answers ─▶ outstanding ─▶ the caller
-//!                │ timer, with the caller                              stream ends ─▶ all outstanding: Unreachable
+//!   submit ─▶ desk ─▶ outlet ═▶ router        one task reads the stream and opens another when it ends
+//!   Pending ◀─ desk ◀─ inlet ◀═ router        one task sleeps until the desk has something due
 //! ```
 
 use crate::action::ActionKey;
+use crate::circuits::Circuit;
+use crate::config::{self, ControllerConfig};
 use crate::connect::{ConnectError, connect_lazy};
-use crate::declared::Declared;
+use crate::desk::{Desk, Effect, End, Entry, Unsent};
 use crate::id::ActivationId;
-use crate::inlet::OpenError;
-use crate::outcome::{Answer, Outcome, Reason, Rejection};
-use crate::outlet::AppendError;
-use crate::outstanding::Outstanding;
+use crate::inlet::{OpenError, StreamError};
+use crate::invocation::Invocation;
+use crate::outcome::Answer;
+use crate::pending::{Invoke, Pending};
 use crate::push::{PushReceiver, PushSender, PushStream};
 use bytes::Bytes;
 use engine::backoff::Backoff;
+use engine::time::Timestamp;
 use parking_lot::Mutex;
 use proto::v1;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic::transport::Channel;
 
 /// Invokes actions through a router. Clones share one stream, which is opened again whenever it ends; it is given up with the
-/// last clone.
+/// last clone and the last [`Pending`].
 #[derive(Debug, Clone)]
 pub struct Controller {
     line: Arc<Line>,
 }
 
 impl Controller {
-    /// Most activations that wait for their answer at a time; at it, [`Reason::OutstandingFull`].
-    pub const OUTSTANDING_MAX: usize = 262_144;
+    /// Most activations that wait for their answer at a time, unless [`ControllerConfig`] says otherwise.
+    pub const OUTSTANDING_MAX: usize = config::OUTSTANDING_MAX;
     /// Most actions in use at a time before numbers change hands, which costs little.
-    pub const DECLARED_MAX: usize = 10_000;
-    /// How long after its timeout an activation may still be answered: time for the router's word that it never started.
-    pub const ANSWER_GRACE: Duration = Duration::from_millis(100);
+    pub const DECLARED_MAX: usize = Desk::<()>::DECLARED_MAX;
+    /// How long after its deadline an activation may still be answered, unless [`ControllerConfig`] says otherwise.
+    pub const ANSWER_GRACE: Duration = config::ANSWER_GRACE;
 
     /// Connects to the router at `endpoint` (`host:port`) as `controller_id` (1 to 128 bytes, unique among live controllers).
-    /// Fails if there is no router now; later it connects again by itself, after 50 ms to 5 s, with full jitter.
+    /// Fails if there is no router now; later it connects again by itself, the first time within 10 ms, then ever more rarely down
+    /// to once in 5 s, with full jitter.
     ///
     /// # Cancel safety
     /// Dropping it half-way leaves nothing behind.
@@ -54,32 +57,55 @@ impl Controller {
 
     /// As [`connect`](Self::connect), over a channel of one's own.
     pub async fn over(channel: Channel, controller_id: &str) -> Result<Self, OpenError> {
-        let (sender, receiver) = PushStream::open(channel.clone(), controller_id).await?;
-        let shared = Arc::new(Shared::new());
-        // Before the task runs, so that what is invoked next goes out.
-        shared.on_opened(sender);
-        let task = tokio::spawn(shared.clone().run(channel, controller_id.to_owned(), receiver));
-        Ok(Self { line: Arc::new(Line { shared, task: task.abort_handle() }) })
+        Self::over_with(channel, controller_id, ControllerConfig::default()).await
     }
 
-    /// Runs the action at most once and says how it ended, within `timeout` and [`ANSWER_GRACE`](Self::ANSWER_GRACE). The
-    /// router dispatches nothing at or after `timeout`: 1 ms to a day, else rejected. `payload` is opaque, at most as long as
-    /// the router takes (1 MiB by default), else rejected.
+    /// As [`connect`](Self::connect), over a channel of one's own ([`connect_lazy`] makes one) and with other than the usual bounds.
+    pub async fn over_with(channel: Channel, controller_id: &str, config: ControllerConfig) -> Result<Self, OpenError> {
+        let (sender, receiver) = PushStream::open(channel.clone(), controller_id).await?;
+        let shared = Arc::new(Shared::new(config));
+        // Before the tasks run, so that what is invoked next goes out.
+        shared.on_opened(sender, receiver.welcome());
+        let reading = tokio::spawn(shared.clone().run(channel, controller_id.to_owned(), receiver)).abort_handle();
+        let keeping_time = tokio::spawn(keep_time(Closing(shared.clone()))).abort_handle();
+        Ok(Self { line: Arc::new(Line { shared, tasks: [reading, keeping_time] }) })
+    }
+
+    /// Runs the action at most once and says how it ended, within `timeout` and the
+    /// [`answer_grace`](ControllerConfig::answer_grace). The router dispatches nothing at or after `timeout`: 1 ms to a day, else
+    /// rejected. `payload` is opaque, at most as long as the router takes (1 MiB by default), else rejected.
     ///
-    /// Without a stream to the router it answers `Unreachable` at once.
+    /// Without a stream to the router it answers `Unreachable` at once. If the stream breaks later, the answer is waited for as long
+    /// as the router keeps it for whoever comes back, and then `Unreachable` as well; nothing that may have left is sent again.
     ///
     /// # Cancel safety
     /// Nothing is sent before the first poll. Dropped after that, the answer is given up; the activation may still run.
-    pub async fn invoke(&self, key: &ActionKey, payload: Bytes, timeout: Duration) -> Answer {
-        self.ask(key, payload, timeout, v1::Reply::Outcome).await
+    pub fn invoke(&self, key: &ActionKey, payload: Bytes, timeout: Duration) -> Invoke<'_> {
+        self.run(Invocation::new(key, payload).deadline(timeout))
     }
 
     /// As [`invoke`](Self::invoke), but says only whether the activation was taken: `Accepted`, or why not.
     ///
     /// # Cancel safety
     /// As for [`invoke`](Self::invoke).
-    pub async fn fire(&self, key: &ActionKey, payload: Bytes, timeout: Duration) -> Answer {
-        self.ask(key, payload, timeout, v1::Reply::Accepted).await
+    pub fn fire(&self, key: &ActionKey, payload: Bytes, timeout: Duration) -> Invoke<'_> {
+        self.run(Invocation::new(key, payload).deadline(timeout).fire())
+    }
+
+    /// As [`invoke`](Self::invoke), of an invocation with all its particulars.
+    ///
+    /// # Cancel safety
+    /// As for [`invoke`](Self::invoke).
+    pub fn run(&self, invocation: Invocation) -> Invoke<'_> {
+        Invoke::new(self, invocation)
+    }
+
+    /// Sends an activation now; the answer is awaited wherever and whenever the caller likes. This is the leanest way: what waits
+    /// takes less than 300 bytes, its [`Pending`] included.
+    pub fn submit(&self, invocation: Invocation) -> Pending {
+        let (caller, answer) = oneshot::channel();
+        let id = self.line.shared.submit(invocation, caller);
+        Pending::new(self.line.clone(), id, answer)
     }
 
     /// Waits until there is a stream to the router.
@@ -93,33 +119,19 @@ impl Controller {
 
     /// How many activations wait for their answer.
     pub fn outstanding(&self) -> usize {
-        self.line.shared.state.lock().outstanding.len()
+        self.line.shared.state.lock().desk.outstanding()
     }
 
     /// How many answers came that nobody waited for any more. They were dropped.
     pub fn late_answers(&self) -> u64 {
-        self.line.shared.late_answers.load(Ordering::Relaxed)
+        let shared = &self.line.shared;
+        shared.state.lock().desk.late_answers() + shared.unheard.load(Ordering::Relaxed)
     }
 
-    async fn ask(&self, key: &ActionKey, payload: Bytes, timeout: Duration, reply: v1::Reply) -> Answer {
-        // Its point in time is fixed before anything leaves, and nothing is awaited until it is armed.
-        let timer = sleep(timeout.saturating_add(Self::ANSWER_GRACE));
-        let shared = &*self.line.shared;
-        let (id, submitted) = shared.state.lock().submit(key, payload, timeout, reply);
-        let answer = match submitted {
-            Ok(answer) => answer,
-            Err(outcome) => return Answer::own(id, outcome),
-        };
-        let _seat = Seat { shared, id };
-        let outcome = tokio::select! {
-            biased;
-            answered = answer => match answered {
-                Ok(answer) => return answer,
-                Err(_) => Outcome::Unreachable { maybe_sent: true },
-            },
-            () = timer => Outcome::TimedOut,
-        };
-        Answer::own(id, outcome)
+    /// Whether activations of that action are kept back, since when and why; none while it had no strikes of late.
+    pub fn breaker(&self, key: &ActionKey) -> Option<Circuit> {
+        let shared = &self.line.shared;
+        shared.state.lock().desk.breaker(shared.now(), key)
     }
 }
 
@@ -134,219 +146,236 @@ pub enum StartError {
     Open(#[from] OpenError),
 }
 
-/// What all clones of a controller hold: with it goes the stream.
+/// What all clones of a controller hold, and all who wait: with it goes the stream.
 #[derive(Debug)]
-struct Line {
+pub(crate) struct Line {
     shared: Arc<Shared>,
-    task: AbortHandle,
+    tasks: [AbortHandle; 2],
+}
+
+impl Line {
+    /// The caller of that activation has gone.
+    pub(crate) fn give_up(&self, id: ActivationId) {
+        let mut state = self.shared.state.lock();
+        let now = self.shared.now();
+        let caller = state.desk.give_up(now, id);
+        drop(state);
+        drop(caller);
+    }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
-/// A caller's place among the outstanding; given up when the caller goes.
-struct Seat<'a> {
-    shared: &'a Shared,
-    id: ActivationId,
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        drop(self.shared.state.lock().outstanding.take(&self.id.bytes()));
-    }
-}
+type Caller = oneshot::Sender<Box<Answer>>;
+type Answers = Vec<(Caller, Box<Answer>)>;
 
 #[derive(Debug)]
 struct Shared {
-    /// Callers for a submission, the stream's task for a frame of answers. Locked before an outlet, never across an await.
+    /// Callers for a submission, the stream's task for a frame of answers, the timers' for what is due. Locked before an outlet,
+    /// never across an await.
     state: Mutex<State>,
+    /// Tells the timers' task that something is due sooner than it thinks.
+    sooner: Notify,
     connected: watch::Sender<bool>,
-    late_answers: AtomicU64,
-}
-
-impl Shared {
-    fn new() -> Self {
-        let state = State { link: None, outstanding: Outstanding::new(Controller::OUTSTANDING_MAX) };
-        Self { state: Mutex::new(state), connected: watch::Sender::new(false), late_answers: AtomicU64::new(0) }
-    }
-
-    /// Reads the stream, and opens another whenever it ends.
-    async fn run(self: Arc<Self>, channel: Channel, controller_id: String, mut receiver: PushReceiver) {
-        let mut backoff = Backoff::default();
-        loop {
-            let since = Instant::now();
-            self.read(&mut receiver).await;
-            drop(receiver);
-            self.on_ended();
-            if since.elapsed() > STABLE_AFTER {
-                backoff.reset();
-            }
-            let (sender, opened) = reopen(&channel, &controller_id, &mut backoff).await;
-            receiver = opened;
-            self.on_opened(sender);
-        }
-    }
-
-    async fn read(&self, receiver: &mut PushReceiver) {
-        loop {
-            match receiver.next().await {
-                Ok(Some(frame)) => self.handle_frame(frame),
-                Ok(None) => return tracing::info!("the router ended the stream"),
-                Err(error) => return tracing::warn!(error = &error as &dyn std::error::Error, "the stream ended"),
-            }
-        }
-    }
-
-    fn on_opened(&self, sender: PushSender) {
-        let declared = Declared::new(Controller::DECLARED_MAX);
-        self.state.lock().link = Some(Link { sender, declared, draining: false });
-        self.connected.send_replace(true);
-    }
-
-    /// No answer will come any more: each caller is told now, and whether its activation can have left.
-    fn on_ended(&self) {
-        self.connected.send_replace(false);
-        let (link, waiting) = {
-            let mut state = self.state.lock();
-            (state.link.take(), state.outstanding.take_all())
-        };
-        let unsent: HashSet<Bytes> = link.iter().flat_map(|link| link.sender.reclaim()).map(|sent| sent.id).collect();
-        for (id, caller) in waiting {
-            let maybe_sent = !unsent.contains(&id.bytes()[..]);
-            // A caller that has gone needs no answer.
-            let _ = caller.send(Answer::own(id, Outcome::Unreachable { maybe_sent }));
-        }
-    }
-
-    fn handle_frame(&self, frame: v1::PushResponse) {
-        let answered: Vec<_> = {
-            let mut state = self.state.lock();
-            frame.refusals.into_iter().for_each(|refusal| state.on_refused(refusal));
-            if let Some(link) = &mut state.link {
-                link.draining |= frame.draining;
-            }
-            frame.answers.into_iter().map(|answer| (state.outstanding.take(&answer.id), answer)).collect()
-        };
-        for (waiting, answer) in answered {
-            // A caller that went in this moment makes its answer as late as one that went before.
-            let heard = waiting.is_some_and(|(id, caller)| caller.send(Answer::read(id, answer)).is_ok());
-            self.late_answers.fetch_add(u64::from(!heard), Ordering::Relaxed);
-        }
-    }
-}
-
-/// Tries until there is a stream, however long that takes.
-async fn reopen(channel: &Channel, controller_id: &str, backoff: &mut Backoff) -> (PushSender, PushReceiver) {
-    loop {
-        sleep(backoff.next(rand::random())).await;
-        match PushStream::open(channel.clone(), controller_id).await {
-            Ok(opened) => return opened,
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no stream yet"),
-        }
-    }
+    /// Answers whose callers went in the moment they were given.
+    unheard: AtomicU64,
+    began: Instant,
 }
 
 #[derive(Debug)]
 struct State {
+    desk: Desk<Caller>,
     /// None while there is no stream.
-    link: Option<Link>,
-    /// On the stream there is: when it ends, all of them end.
-    outstanding: Outstanding,
+    sender: Option<PushSender>,
+    /// Kept for its room.
+    effects: Vec<Effect<Caller>>,
+}
+
+impl Shared {
+    fn new(config: ControllerConfig) -> Self {
+        let desk = Desk::new(config, rand::random(), Timestamp::ZERO);
+        let state = State { desk, sender: None, effects: Vec::new() };
+        let (connected, unheard) = (watch::Sender::new(false), AtomicU64::new(0));
+        Self { state: Mutex::new(state), sooner: Notify::new(), connected, unheard, began: Instant::now() }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::ZERO + self.began.elapsed()
+    }
+
+    /// Lets the desk decide, carries out what it decided, and answers once the desk is free again.
+    fn decide<R>(&self, decision: impl FnOnce(&mut Desk<Caller>, Timestamp, &mut Vec<Effect<Caller>>) -> R) -> R {
+        let mut state = self.state.lock();
+        let state_ = &mut *state;
+        // Read under the lock, so that the desk sees time go on.
+        let now = self.now();
+        let decided = decision(&mut state_.desk, now, &mut state_.effects);
+        let answers = state_.carry_out(now);
+        let sooner = state_.desk.must_wake_sooner();
+        drop(state);
+        if sooner {
+            self.sooner.notify_one();
+        }
+        for (caller, answer) in answers {
+            // A caller that went in this moment makes its answer as late as one that went before.
+            self.unheard.fetch_add(u64::from(caller.send(answer).is_err()), Ordering::Relaxed);
+        }
+        decided
+    }
+
+    fn submit(&self, invocation: Invocation, caller: Caller) -> ActivationId {
+        self.decide(|desk, now, effects| desk.submit(now, invocation, caller, effects))
+    }
+
+    fn on_opened(&self, sender: PushSender, welcome: &v1::Welcome) {
+        self.state.lock().sender = Some(sender);
+        self.decide(|desk, now, effects| desk.handle_opened(now, welcome, effects));
+        self.connected.send_replace(true);
+    }
+
+    fn on_ended(&self, end: End) {
+        self.connected.send_replace(false);
+        let sender = self.state.lock().sender.take();
+        let unsent = sender.iter().flat_map(PushSender::reclaim);
+        self.decide(|desk, now, effects| desk.handle_ended(now, end, unsent, effects));
+    }
+
+    /// Reads the stream, and opens another whenever it ends.
+    async fn run(self: Arc<Self>, channel: Channel, controller_id: String, mut receiver: PushReceiver) {
+        let mut backoff = reconnects();
+        loop {
+            let since = Instant::now();
+            let end = self.read(&mut receiver).await;
+            drop(receiver);
+            self.on_ended(end);
+            if since.elapsed() > STABLE_AFTER {
+                backoff.reset();
+            }
+            let (sender, opened) = self.reopen(&channel, &controller_id, &mut backoff).await;
+            receiver = opened;
+            self.on_opened(sender, receiver.welcome());
+        }
+    }
+
+    async fn read(&self, receiver: &mut PushReceiver) -> End {
+        loop {
+            match receiver.next().await {
+                Ok(Some(frame)) => self.decide(|desk, now, effects| desk.handle_frame(now, frame, effects)),
+                ended => return end_of(ended.map(|_| ())),
+            }
+        }
+    }
+
+    /// Tries until there is a stream, however long that takes.
+    async fn reopen(
+        &self,
+        channel: &Channel,
+        controller_id: &str,
+        backoff: &mut Backoff,
+    ) -> (PushSender, PushReceiver) {
+        loop {
+            sleep(backoff.next(rand::random())).await;
+            let session = self.state.lock().desk.session().clone();
+            match PushStream::resume(channel.clone(), controller_id, session).await {
+                Ok(opened) => return opened,
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no stream yet"),
+            }
+        }
+    }
 }
 
 impl State {
-    /// Sends an activation, or says what became of it already.
-    fn submit(
-        &mut self,
-        key: &ActionKey,
-        payload: Bytes,
-        timeout: Duration,
-        reply: v1::Reply,
-    ) -> (ActivationId, Result<oneshot::Receiver<Answer>, Outcome>) {
-        let id = self.outstanding.id();
-        if timeout.is_zero() {
-            return (id, Err(Outcome::Rejected(Rejection::known(v1::Reason::TimeLeftZero, "time_left_ms", 1))));
+    /// Sends what is to be sent; the answers are for whoever has let go of the state.
+    fn carry_out(&mut self, now: Timestamp) -> Answers {
+        let mut answers = Vec::new();
+        // Of what is sent together, nothing is sent behind what found no room: it may depend on it.
+        let mut refused = None;
+        let mut effects = std::mem::take(&mut self.effects);
+        let mut consequences = Vec::new();
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Answer(caller, answer) => answers.push((caller, answer)),
+                Effect::Send(entry) => {
+                    if let Err((entry, why)) = self.send(entry, refused) {
+                        refused = Some(why).filter(|why| !matches!(why, Unsent::TooLarge { .. }));
+                        self.desk.handle_unsent(now, entry, why, &mut consequences);
+                    }
+                }
+            }
         }
-        // Rounded down, but not to nothing; the router refuses what is too long.
-        let time_left_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
-        let reply = reply.into();
-        let activation =
-            v1::Activation { id: id.to_wire(), action: 0, time_left_ms, payload, reply, ..Default::default() };
-        (id, self.send(id, key, activation))
+        answers.extend(consequences.into_iter().filter_map(|effect| match effect {
+            Effect::Answer(caller, answer) => Some((caller, answer)),
+            // What could not be sent is not made up for by sending something else.
+            Effect::Send(_) => None,
+        }));
+        effects.shrink_to(EFFECTS_KEPT);
+        self.effects = effects;
+        answers
     }
 
-    fn send(
-        &mut self,
-        id: ActivationId,
-        key: &ActionKey,
-        activation: v1::Activation,
-    ) -> Result<oneshot::Receiver<Answer>, Outcome> {
-        let link = self.link.as_mut().ok_or(Outcome::Unreachable { maybe_sent: false })?;
-        if link.draining {
-            return Err(Outcome::Rejected(Rejection::known(v1::Reason::Draining, "", 0)));
-        }
-        let max = Controller::OUTSTANDING_MAX as u64;
-        let full = || Outcome::Rejected(Rejection::full(Reason::OutstandingFull, "outstanding", max));
-        let answer = self.outstanding.add(id).ok_or_else(full)?;
-        if let Err(outcome) = link.send(key, activation) {
-            self.outstanding.take(&id.bytes());
-            return Err(outcome);
-        }
-        Ok(answer)
-    }
-
-    /// A declaration was refused, so its number stands for nothing: the next activation of that action declares it anew.
-    fn on_refused(&mut self, refusal: v1::Refusal) {
-        tracing::warn!(reason = ?refusal.reason(), number = refusal.number, "the router refused an entry");
-        if let Some(link) = &mut self.link {
-            link.declared.forget(refusal.number);
+    fn send(&self, entry: Entry, refused: Option<Unsent>) -> Result<(), (Entry, Unsent)> {
+        match (&self.sender, refused) {
+            (_, Some(why)) => Err((entry, why)),
+            (None, None) => Err((entry, Unsent::Closed)),
+            (Some(sender), None) => sender.send(entry),
         }
     }
 }
 
-/// One stream.
-#[derive(Debug)]
-struct Link {
-    sender: PushSender,
-    declared: Declared,
-    /// The router takes nothing new on it.
-    draining: bool,
-}
-
-impl Link {
-    fn send(&mut self, key: &ActionKey, activation: v1::Activation) -> Result<(), Outcome> {
-        let action = self.number(key)?;
-        self.sender.push(v1::Activation { action, ..activation }).map_err(not_sent)
-    }
-
-    /// The action's number, declared on the way where it has none. A number that stood for another action until now overtakes
-    /// none of that one's activations: the stream sees to that.
-    fn number(&mut self, key: &ActionKey) -> Result<u32, Outcome> {
-        if let Some(number) = self.declared.number_of(key) {
-            return Ok(number);
+/// Gives answers when they are due, however the stream fares.
+async fn keep_time(closing: Closing) {
+    let shared = &*closing.0;
+    loop {
+        while shared.decide(|desk, now, effects| desk.advance(now, DUE_AT_ONCE, effects)) {}
+        let next = shared.state.lock().desk.next_wake();
+        let due = async {
+            match next {
+                Some(at) => sleep_until(shared.began + Timestamp::ZERO.until(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = shared.sooner.notified() => {}
         }
-        let number = self.declared.assign(key.clone());
-        self.sender.declare(number, key.clone()).map_err(|refused| {
-            self.declared.forget(number);
-            not_sent(refused)
-        })?;
-        Ok(number)
     }
 }
 
-fn not_sent<T>(refused: AppendError<T>) -> Outcome {
-    match refused {
-        AppendError::Full(_) => Outcome::Rejected(Rejection::full(Reason::OutletFull, "", 0)),
-        AppendError::TooLarge { payload_bytes_max, .. } => {
-            let limit = payload_bytes_max.into();
-            Outcome::Rejected(Rejection::known(v1::Reason::PayloadTooLarge, "payload", limit))
+/// Answers all who still wait when the runtime ends under them: nobody would later.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.on_ended(End::Over);
+    }
+}
+
+pub(crate) fn end_of(ended: Result<(), StreamError>) -> End {
+    match ended {
+        Ok(()) => {
+            tracing::info!("the router ended the stream");
+            End::Over
         }
-        AppendError::Closed(_) => Outcome::Unreachable { maybe_sent: false },
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the stream ended");
+            if matches!(error, StreamError::Broken(_)) { End::Broken } else { End::Over }
+        }
     }
 }
 
-/// A stream that lasted this long was a success, and the next failure is the first.
-pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// Soon at first, since a router keeps what is owed for a while only.
+pub(crate) fn reconnects() -> Backoff {
+    Backoff::new(Duration::from_millis(10), Duration::from_secs(5))
+}
+
+/// A stream that lasted this long was a success, and the next failure is the first: a line that flaps makes no more than one quick
+/// attempt a second.
+pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(1);
+/// Timers that are handled before others get their turn.
+const DUE_AT_ONCE: usize = 1024;
+/// Room for this many is kept after a burst.
+const EFFECTS_KEPT: usize = 1024;

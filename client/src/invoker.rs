@@ -1,14 +1,16 @@
 //! An invoker node: registers containers, runs what the router sends them, says how it ended. It may not run more at once
-//! than a container's concurrency, nor say anything about an activation on another stream than the one it came on.
+//! than a container's concurrency, nor say anything about an activation in another session than the one it came in.
 //!
 //! ```text
 //!   dispatch ─▶ a task per activation ─▶ handler ─▶ completion, with a credit for the next
-//!   stream ends ─▶ backoff ─▶ another ─▶ containers registered again; what still runs is heard of no more
+//!   stream breaks ─▶ backoff ─▶ another ─┬─ resumes the session: containers rejoin, what still runs is told when it ends
+//!                                        └─ a new session: containers registered anew, what still runs is heard of no more
 //! ```
 
 use crate::connect::connect_lazy;
 use crate::container::{Activation, ContainerSpec, Failure, Gone};
-use crate::controller::{STABLE_AFTER, StartError};
+use crate::controller::{STABLE_AFTER, StartError, end_of, reconnects};
+use crate::desk::End;
 use crate::fleet::{Fleet, Run};
 use crate::inlet::OpenError;
 use crate::pull::{PullReceiver, PullSender, PullStream};
@@ -23,8 +25,21 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tonic::transport::Channel;
+
+/// How an invoker keeps in step with its router.
+#[derive(Debug, Clone)]
+pub struct InvokerConfig {
+    /// How often each container's credits are compared with what the router believes; more than zero. Default: 10 s.
+    pub audit_every: Duration,
+}
+
+impl Default for InvokerConfig {
+    fn default() -> Self {
+        Self { audit_every: Duration::from_secs(10) }
+    }
+}
 
 /// A node's stream to a router, opened again whenever it ends. Dropping it ends the stream at once: what is in flight on it is
 /// lost to its callers, though handlers that run are not stopped. [`drain`](Self::drain) loses nothing.
@@ -41,7 +56,8 @@ impl Invoker {
     pub const CONTAINERS_MAX: usize = 100_000;
 
     /// Connects to the router at `endpoint` (`host:port`) as `invoker_id` (1 to 128 bytes, for logs). Fails if there is no
-    /// router now; later it connects again by itself, after 50 ms to 5 s, with full jitter.
+    /// router now; later it connects again by itself, the first time within 10 ms, then ever more rarely down to once in 5 s, with
+    /// full jitter.
     ///
     /// # Cancel safety
     /// Dropping it half-way leaves nothing behind.
@@ -51,12 +67,17 @@ impl Invoker {
 
     /// As [`connect`](Self::connect), over a channel of one's own.
     pub async fn over(channel: Channel, invoker_id: &str) -> Result<Self, OpenError> {
-        let opened = PullStream::open(channel.clone(), invoker_id).await?;
+        Self::over_with(channel, invoker_id, InvokerConfig::default()).await
+    }
+
+    /// As [`connect`](Self::connect), over a channel of one's own ([`connect_lazy`] makes one) and with other than the usual times.
+    pub async fn over_with(channel: Channel, invoker_id: &str, config: InvokerConfig) -> Result<Self, OpenError> {
+        let (sender, receiver) = PullStream::open(channel.clone(), invoker_id).await?;
         let (left, stopped) = (watch::Sender::new(0), watch::Sender::new(false));
-        let shared = Arc::new(Shared { fleet: Mutex::default(), left, stopped });
+        let shared = Arc::new(Shared { fleet: Mutex::default(), left, stopped, config });
         // Before the task runs, so that what is registered next goes out at once.
-        let opened = (shared.on_opened(opened.0), opened.1);
-        let task = tokio::spawn(shared.clone().run(channel, invoker_id.to_owned(), opened)).abort_handle();
+        shared.on_opened(sender, receiver.welcome());
+        let task = tokio::spawn(shared.clone().run(channel, invoker_id.to_owned(), receiver)).abort_handle();
         Ok(Self { shared, task })
     }
 
@@ -88,10 +109,8 @@ impl Invoker {
         self.shared.recount();
         let mut left = self.shared.left.subscribe();
         // Fails only without a sender, and that is held here.
-        if timeout(LEAVE_HEARD_WITHIN, left.wait_for(|left| *left == 0)).await.is_err() {
-            self.shared.fleet.lock().assume_heard();
-            self.shared.recount();
-            let _ = left.wait_for(|left| *left == 0).await;
+        while timeout(LEAVE_HEARD_WITHIN, left.wait_for(|left| *left == 0)).await.is_err() {
+            self.shared.give_up_on_the_router();
         }
         self.finish().await;
     }
@@ -99,7 +118,7 @@ impl Invoker {
     /// Ends the stream behind what was said on it, and waits until the router has read that far: it then ends its own side.
     async fn finish(&self) {
         let mut stopped = self.shared.stopped.subscribe();
-        let finished = self.shared.fleet.lock().link.as_ref().map(|link| link.sender.finish());
+        let finished = self.shared.fleet.lock().link.as_ref().map(PullSender::finish);
         if finished.is_some() {
             // A router that keeps silent has read it or never will.
             let _ = timeout(LEAVE_HEARD_WITHIN, stopped.wait_for(|stopped| *stopped)).await;
@@ -168,51 +187,87 @@ struct Shared {
     left: watch::Sender<usize>,
     /// The stream has ended and there will be no other.
     stopped: watch::Sender<bool>,
+    config: InvokerConfig,
 }
 
 impl Shared {
     /// Reads the stream, and opens another whenever it ends, until the invoker has drained.
-    async fn run(self: Arc<Self>, channel: Channel, invoker_id: String, opened: (u64, PullReceiver)) {
-        let ((mut stream, mut receiver), mut backoff) = (opened, Backoff::default());
+    async fn run(self: Arc<Self>, channel: Channel, invoker_id: String, mut receiver: PullReceiver) {
+        let mut backoff = reconnects();
         loop {
             let since = Instant::now();
-            self.read(stream, &mut receiver).await;
+            let end = self.read(&mut receiver).await;
             drop(receiver);
-            self.fleet.lock().on_ended();
+            let over = {
+                let mut fleet = self.fleet.lock();
+                fleet.on_ended(end);
+                // While the session may be resumed there may be something left to tell.
+                fleet.draining && (!fleet.is_parked() || fleet.places.is_empty())
+            };
             self.recount();
-            if self.fleet.lock().draining {
+            if over {
                 self.stopped.send_replace(true);
                 return;
             }
             if since.elapsed() > STABLE_AFTER {
                 backoff.reset();
             }
-            let opened = reopen(&channel, &invoker_id, &mut backoff).await;
-            (stream, receiver) = (self.on_opened(opened.0), opened.1);
+            let (sender, opened) = self.reopen(&channel, &invoker_id, &mut backoff).await;
+            receiver = opened;
+            self.on_opened(sender, receiver.welcome());
+            self.recount();
         }
     }
 
-    async fn read(self: &Arc<Self>, stream: u64, receiver: &mut PullReceiver) {
+    async fn read(self: &Arc<Self>, receiver: &mut PullReceiver) -> End {
+        let mut audit = interval_at(Instant::now() + self.config.audit_every, self.config.audit_every);
+        audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            match receiver.next().await {
-                Ok(Some(frame)) => self.handle_frame(stream, frame),
-                Ok(None) => return tracing::info!("the router ended the stream"),
-                Err(error) => return tracing::warn!(error = &error as &dyn std::error::Error, "the stream ended"),
+            tokio::select! {
+                frame = receiver.next() => match frame {
+                    Ok(Some(frame)) => self.handle_frame(frame),
+                    ended => return end_of(ended.map(|_| ())),
+                },
+                _ = audit.tick() => self.fleet.lock().audit(),
             }
         }
     }
 
-    /// Registers the containers on a new stream, whose number is returned.
-    fn on_opened(&self, sender: PullSender) -> u64 {
-        self.fleet.lock().on_opened(sender)
+    /// Tries until there is a stream, however long that takes.
+    async fn reopen(&self, channel: &Channel, invoker_id: &str, backoff: &mut Backoff) -> (PullSender, PullReceiver) {
+        loop {
+            sleep(backoff.next(rand::random())).await;
+            let session = self.fleet.lock().token();
+            match PullStream::resume(channel.clone(), invoker_id, session).await {
+                Ok(opened) => return opened,
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no stream yet"),
+            }
+        }
     }
 
-    fn handle_frame(self: &Arc<Self>, stream: u64, frame: v1::PullResponse) {
+    /// Registers the containers on a new stream.
+    fn on_opened(&self, sender: PullSender, welcome: &v1::Welcome) {
+        self.fleet.lock().on_opened(sender, welcome);
+    }
+
+    /// It has not answered who leaves, nor come back if it was gone: nothing more is expected of it.
+    fn give_up_on_the_router(&self) {
+        let mut fleet = self.fleet.lock();
+        if fleet.is_parked() {
+            fleet.end_session();
+        } else {
+            fleet.assume_heard();
+        }
+        drop(fleet);
+        self.recount();
+    }
+
+    fn handle_frame(self: &Arc<Self>, frame: v1::PullResponse) {
         let runs: Vec<_> = {
             let mut fleet = self.fleet.lock();
-            let runs = frame.dispatches.into_iter().filter_map(|dispatch| fleet.start(stream, dispatch)).collect();
+            let runs = frame.dispatches.into_iter().filter_map(|dispatch| fleet.start(dispatch)).collect();
             frame.refusals.into_iter().for_each(|refusal| fleet.on_refused(refusal));
-            frame.drains.into_iter().for_each(|drain| fleet.on_drained(drain.container));
+            frame.drains.iter().for_each(|drain| fleet.on_drained(drain));
             runs
         };
         runs.into_iter().for_each(|run| drop(tokio::spawn(self.clone().perform(run))));
@@ -267,17 +322,6 @@ impl Shared {
             let now = self.fleet.lock().places.len();
             std::mem::replace(left, now) != now
         });
-    }
-}
-
-/// Tries until there is a stream, however long that takes.
-async fn reopen(channel: &Channel, invoker_id: &str, backoff: &mut Backoff) -> (PullSender, PullReceiver) {
-    loop {
-        sleep(backoff.next(rand::random())).await;
-        match PullStream::open(channel.clone(), invoker_id).await {
-            Ok(opened) => return opened,
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no stream yet"),
-        }
     }
 }
 

@@ -16,8 +16,9 @@
 //!
 //! | file | is |
 //! |---|---|
-//! | `controller` | every activation answered once: timers, reconnects, `outstanding`, `declared` |
-//! | `invoker` | containers and their runs: `fleet` holds them, `container` says where each one stands |
+//! | `controller` | every activation answered once: carries what the `desk` decides; `invocation` in, `pending` out; `config` |
+//! | `desk` | who waits for which answer, until when: pure; `circuits` the actions' breakers, `declared` their numbers |
+//! | `invoker` | containers and their runs: `fleet` decides what is said of them, `container` where each one stands |
 //! | `push`, `pull` | a controller's and an invoker's stream, frame by frame, for those who keep track themselves |
 //! | `outlet`, `inlet` | the two directions of any stream |
 //! | `connect` | the tuned connection |
@@ -27,28 +28,38 @@
 //! either side, such as how long to wait before another attempt (`engine::backoff`).
 
 mod action;
+mod circuits;
+mod config;
 mod connect;
 mod container;
 mod controller;
 mod declared;
+#[doc(hidden)]
+pub mod desk;
 mod fleet;
 mod id;
 mod inlet;
+mod invocation;
 mod invoker;
 mod outcome;
 mod outlet;
-mod outstanding;
+mod pending;
 mod pull;
 mod push;
 
 pub use action::{ActionKey, NameError};
+pub use circuits::Circuit;
+pub use config::{BreakerPolicy, ControllerConfig, ForcedCompletion};
 pub use connect::{ConnectError, connect, connect_lazy};
 pub use container::{Activation, ContainerSpec, Failure, Gone};
 pub use controller::{Controller, StartError};
+pub use engine::breaker;
 pub use id::ActivationId;
 pub use inlet::{OpenError, StreamError};
-pub use invoker::{Container, Invoker, RegisterError};
+pub use invocation::Invocation;
+pub use invoker::{Container, Invoker, InvokerConfig, RegisterError};
 pub use outcome::{Answer, Durability, Outcome, Reason, Rejection, Stages};
 pub use outlet::AppendError;
+pub use pending::{Invoke, Pending};
 pub use pull::{PullReceiver, PullSender, PullStream};
 pub use push::{PushReceiver, PushSender, PushStream};

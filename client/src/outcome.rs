@@ -2,6 +2,7 @@
 
 use crate::id::ActivationId;
 use bytes::Bytes;
+use engine::breaker::Cause;
 use proto::v1;
 use std::time::Duration;
 
@@ -35,6 +36,14 @@ pub enum Outcome {
     Accepted(Durability),
     /// No answer came in time. Whether it ran is unknown.
     TimedOut,
+    /// Its action failed too often of late, and [`breaker`](crate::Controller::breaker) keeps activations of it back. It never left
+    /// this process: safe to retry, not before `retry_after`.
+    CircuitOpen {
+        /// What opened the circuit.
+        cause: Cause,
+        /// When another attempt may be let through.
+        retry_after: Duration,
+    },
     /// There is no stream to the router, or it ended before the answer came.
     Unreachable {
         /// false: it never left this process, so it is safe to retry. true: it may have arrived, so whether it ran is unknown.
@@ -45,7 +54,50 @@ pub enum Outcome {
 impl Outcome {
     /// Whether it certainly never started, so that another attempt runs it at most once.
     pub fn is_safe_to_retry(&self) -> bool {
-        matches!(self, Self::Expired | Self::Rejected(_) | Self::Unreachable { maybe_sent: false })
+        match self {
+            Self::Expired | Self::CircuitOpen { .. } | Self::Unreachable { maybe_sent: false } => true,
+            Self::Rejected(rejection) => !rejection.speaks_of_another_attempt(),
+            _ => false,
+        }
+    }
+
+    /// What a controller says to its own caller over HTTP.
+    ///
+    /// | outcome | status | why |
+    /// |---|---|---|
+    /// | `Completed` | 200 | |
+    /// | `Accepted` | 202 | |
+    /// | `Rejected`, for what was asked: a name, a time, a number out of its range | 400 | the same again is refused again |
+    /// | `Rejected`: `ID_IN_FLIGHT`, `ID_ENDED`, `REPEATED` | 409 | an activation of that id may have run |
+    /// | `Rejected`: `PAYLOAD_TOO_LARGE` | 413 | |
+    /// | `Rejected`: `QUEUE_FULL` | 429 | the action has more than its containers can do |
+    /// | `PlatformFailed` | 500 | as OpenWhisk says of its own errors |
+    /// | `ActionFailed` | 502 | as OpenWhisk says of an action's and a developer's errors |
+    /// | `Lost`, `Unreachable` if it may have been sent, `Rejected`: `OUTCOME_UNKNOWN` | 502 | it may have run |
+    /// | `Expired`, `CircuitOpen`, `Unreachable` if it never left, any other `Rejected` | 503 | it never ran; with `Retry-After` |
+    /// | `TimedOut` | 504 | it may have run |
+    ///
+    /// So 400, 413, 429 and 503 say that it never started; after 409, 500, 502 and 504 it may have. The header `Retry-After`
+    /// is [`retry_after`](Self::retry_after), rounded up to seconds.
+    pub fn http_status(&self) -> u16 {
+        match self {
+            Self::Completed(_) => 200,
+            Self::Accepted(_) => 202,
+            Self::PlatformFailed(_) => 500,
+            Self::ActionFailed(_) | Self::Lost | Self::Unreachable { maybe_sent: true } => 502,
+            Self::Expired | Self::CircuitOpen { .. } | Self::Unreachable { maybe_sent: false } => 503,
+            Self::TimedOut => 504,
+            Self::Rejected(rejection) => rejection.http_status(),
+        }
+    }
+
+    /// Not before this long is another attempt worth it; none: it will not help, or nothing is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::CircuitOpen { retry_after, .. } => Some(*retry_after),
+            Self::Rejected(rejection) => rejection.retry_after,
+            _ => None,
+        }
     }
 }
 
@@ -104,6 +156,38 @@ impl Rejection {
     /// Something of this client's is full, and may have room soon.
     pub(crate) fn full(reason: Reason, field: &str, limit: u64) -> Self {
         Self { reason, field: field.to_owned(), limit, retry_after: Some(RETRY_AFTER) }
+    }
+
+    /// The router drains: soon there is another stream, to it or to the one in its place.
+    pub(crate) fn draining() -> Self {
+        let reason = Reason::Router(v1::Reason::Draining);
+        Self { reason, field: String::new(), limit: 0, retry_after: Some(DRAINED_AFTER) }
+    }
+
+    /// It was refused because of an activation with its id, which may have run.
+    fn speaks_of_another_attempt(&self) -> bool {
+        use v1::Reason::{IdEnded, IdInFlight, OutcomeUnknown, Repeated};
+        matches!(self.reason, Reason::Router(IdInFlight | IdEnded | OutcomeUnknown | Repeated))
+    }
+
+    /// See [`Outcome::http_status`].
+    fn http_status(&self) -> u16 {
+        use v1::Reason as R;
+        let Reason::Router(reason) = self.reason else { return 503 };
+        match reason {
+            R::NameEmpty | R::NameTooLong | R::NameNotUtf8 | R::IdLength | R::TimeLeftZero | R::TimeLeftTooLong => 400,
+            R::ValueUnknown | R::ConcurrencyOutOfRange => 400,
+            R::IdInFlight | R::IdEnded | R::Repeated => 409,
+            R::PayloadTooLarge => 413,
+            R::QueueFull => 429,
+            R::OutcomeUnknown => 502,
+            R::RouterFull | R::TooManyActions | R::TooManyContainers | R::Draining => 503,
+            // Of the stream, not of what was asked: another attempt finds it set right.
+            R::ActionUnknown | R::FrameTooLong | R::HelloMissing | R::ControllerConnected | R::Unspecified => 503,
+            // Never said of an activation.
+            R::ContainerUnknown | R::ContainerTaken | R::CreditOverflow => 503,
+            R::NotDispatchedHere | R::NotInFlight | R::EpochStale => 503,
+        }
     }
 }
 
@@ -167,13 +251,15 @@ impl From<i32> for Reason {
 
 /// What a caller is told to wait when something of this client's is full.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// What a caller is told to wait when the router drains.
+const DRAINED_AFTER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(answer: v1::Answer) -> Outcome {
-        Answer::read(ActivationId::random(), answer).outcome
+        Answer::read(ActivationId::from_wire(&[7; 16]).expect("16 bytes"), answer).outcome
     }
 
     #[test]
@@ -205,14 +291,84 @@ mod tests {
         }
     }
 
+    fn rejected(reason: Reason) -> Outcome {
+        Outcome::Rejected(Rejection { reason, field: String::new(), limit: 0, retry_after: None })
+    }
+
+    /// One of each, with its status.
+    fn statuses() -> Vec<(Outcome, u16)> {
+        let said = Bytes::new();
+        let mut all = vec![
+            (Outcome::Completed(said.clone()), 200),
+            (Outcome::Accepted(Durability::Memory), 202),
+            (Outcome::ActionFailed(said.clone()), 502),
+            (Outcome::PlatformFailed(said), 500),
+            (Outcome::Expired, 503),
+            (Outcome::Lost, 502),
+            (Outcome::TimedOut, 504),
+            (Outcome::CircuitOpen { cause: Cause::TimedOut, retry_after: RETRY_AFTER }, 503),
+            (Outcome::Unreachable { maybe_sent: false }, 503),
+            (Outcome::Unreachable { maybe_sent: true }, 502),
+        ];
+        let by_router = |number: i32| Reason::from(number);
+        let reasons = [
+            (0, 503),
+            (1, 400),
+            (2, 400),
+            (3, 400),
+            (4, 400),
+            (5, 409),
+            (6, 413),
+            (7, 400),
+            (8, 400),
+            (9, 503),
+            (10, 400),
+            (11, 429),
+            (12, 503),
+            (13, 503),
+            (14, 503),
+            (15, 503),
+            (16, 503),
+            (17, 400),
+            (18, 503),
+            (19, 503),
+            (20, 503),
+            (21, 503),
+            (22, 503),
+            (23, 503),
+            (24, 503),
+            (25, 409),
+            (26, 409),
+            (27, 503),
+            (28, 502),
+            (99, 503),
+        ];
+        all.extend(reasons.map(|(number, status)| (rejected(by_router(number)), status)));
+        all.extend([Reason::OutstandingFull, Reason::OutletFull].map(|reason| (rejected(reason), 503)));
+        all
+    }
+
     #[test]
-    fn only_what_never_started_is_safe_to_retry() {
-        let rejection = Rejection::known(v1::Reason::TimeLeftZero, "time_left_ms", 1);
-        for safe in [Outcome::Expired, Outcome::Rejected(rejection), Outcome::Unreachable { maybe_sent: false }] {
-            assert!(safe.is_safe_to_retry(), "{safe:?}");
+    fn every_outcome_has_its_http_status() {
+        for (outcome, status) in statuses() {
+            assert_eq!(outcome.http_status(), status, "{outcome:?}");
         }
-        for unsafe_ in [Outcome::Lost, Outcome::TimedOut, Outcome::Unreachable { maybe_sent: true }] {
-            assert!(!unsafe_.is_safe_to_retry(), "{unsafe_:?}");
+        assert!(v1::Reason::try_from(29).is_err(), "a new reason wants a line above");
+    }
+
+    #[test]
+    fn the_status_says_whether_it_is_safe_to_retry() {
+        for (outcome, status) in statuses() {
+            assert_eq!(outcome.is_safe_to_retry(), [400, 413, 429, 503].contains(&status), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_told_to_wait_hears_how_long() {
+        let open = Outcome::CircuitOpen { cause: Cause::Failed, retry_after: RETRY_AFTER };
+        let draining = Outcome::Rejected(Rejection::draining());
+        for (outcome, after) in [(open, Some(RETRY_AFTER)), (draining, Some(DRAINED_AFTER)), (Outcome::Lost, None)] {
+            assert_eq!(outcome.retry_after(), after, "{outcome:?}");
         }
     }
 }

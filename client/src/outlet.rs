@@ -20,6 +20,11 @@ use std::task::{Context, Poll, Waker, ready};
 pub(crate) trait Entry {
     /// Bytes of its payload and names.
     fn bytes(&self) -> usize;
+
+    /// Those of them that the router's limit for payloads is for.
+    fn payload_bytes(&self) -> usize {
+        self.bytes()
+    }
 }
 
 /// A message of the stream, made of entries.
@@ -115,6 +120,18 @@ impl<F: Frame> Outlet<F> {
         result
     }
 
+    /// As [`append`](Self::append), of an entry that is owed and bounded elsewhere: it is taken however much waits.
+    pub(crate) fn append_over<T: Entry + Into<F::Entry>>(&self, entry: T) -> Result<(), AppendError<T>> {
+        let mut waiting = self.shared.waiting.lock();
+        self.check(&waiting, entry).map(|entry| waiting.push(entry))?;
+        let sleeper = waiting.sleeper.take();
+        drop(waiting);
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+        Ok(())
+    }
+
     /// Takes nothing more; the stream ends after what waits is sent.
     pub(crate) fn close(&self) {
         let sleeper = {
@@ -137,19 +154,24 @@ impl<F: Frame> Outlet<F> {
     }
 
     fn take<T: Entry + Into<F::Entry>>(&self, waiting: &mut Waiting<F::Entry>, entry: T) -> Result<(), AppendError<T>> {
+        let entry = self.check(waiting, entry)?;
         let bytes = entry.bytes();
-        if waiting.closed {
-            return Err(AppendError::Closed(entry));
-        }
-        if bytes > self.payload_bytes_max as usize {
-            return Err(AppendError::TooLarge { entry, payload_bytes_max: self.payload_bytes_max });
-        }
         if waiting.entries.len() >= self.limits.entries_max || waiting.bytes + bytes > self.limits.bytes_max {
             return Err(AppendError::Full(entry));
         }
-        waiting.bytes += bytes;
-        waiting.entries.push_back(entry.into());
+        waiting.push(entry);
         Ok(())
+    }
+
+    /// Gives back what can never be sent on this stream.
+    fn check<T: Entry>(&self, waiting: &Waiting<F::Entry>, entry: T) -> Result<T, AppendError<T>> {
+        if waiting.closed {
+            return Err(AppendError::Closed(entry));
+        }
+        if entry.payload_bytes() > self.payload_bytes_max as usize {
+            return Err(AppendError::TooLarge { entry, payload_bytes_max: self.payload_bytes_max });
+        }
+        Ok(entry)
     }
 }
 
@@ -219,6 +241,13 @@ struct Waiting<E> {
     /// Set while the body sleeps.
     sleeper: Option<Waker>,
     closed: bool,
+}
+
+impl<E: Entry> Waiting<E> {
+    fn push(&mut self, entry: impl Entry + Into<E>) {
+        self.bytes += entry.bytes();
+        self.entries.push_back(entry.into());
+    }
 }
 
 impl<E> Default for Waiting<E> {

@@ -22,9 +22,22 @@ impl PullStream {
     /// # Cancel safety
     /// Dropping it half-way resets the stream.
     pub async fn open(channel: Channel, invoker_id: &str) -> Result<(PullSender, PullReceiver), OpenError> {
+        Self::resume(channel, invoker_id, Bytes::new()).await
+    }
+
+    /// As [`open`](Self::open), in place of a stream that broke: `session` is what its `Welcome` said. Whether it was taken for that
+    /// one's successor says `Welcome.resumed`; then register all containers again as they were, and say that you
+    /// [have](PullSender::rejoined).
+    ///
+    /// # Cancel safety
+    /// Dropping it half-way resets the stream.
+    pub async fn resume(
+        channel: Channel,
+        invoker_id: &str,
+        session: Bytes,
+    ) -> Result<(PullSender, PullReceiver), OpenError> {
         let (mut outlet, body) = Outlet::new(OutletLimits::default());
-        let hello =
-            v1::InvokerHello { invoker_id: Bytes::copy_from_slice(invoker_id.as_bytes()), ..Default::default() };
+        let hello = v1::InvokerHello { invoker_id: Bytes::copy_from_slice(invoker_id.as_bytes()), session };
         outlet.append([hello]).expect("an empty outlet takes one entry");
         let inlet = Inlet::open(call(channel, body)).await?;
         outlet.limit(inlet.welcome().payload_bytes_max, inlet.welcome().frame_entries_max);
@@ -86,9 +99,48 @@ impl PullSender {
         self.outlet.append([v1::Leave { container, gone, ..Default::default() }])
     }
 
+    /// On a resumed stream: the containers registered on it are all that are left.
+    pub fn rejoined(&self) -> Result<(), AppendError<()>> {
+        self.outlet.append([Rejoined]).map_err(|refused| match refused {
+            AppendError::Full(_) => AppendError::Full(()),
+            _ => AppendError::Closed(()),
+        })
+    }
+
+    /// Says what a container believes to have granted and received, so that the router can compare.
+    pub fn audit(&self, audit: v1::Audit) -> Result<(), AppendError<v1::Audit>> {
+        self.outlet.append([audit])
+    }
+
     /// Sends no more: the router sees the end of the stream after what was sent before.
     pub fn finish(&self) {
         self.outlet.close();
+    }
+}
+
+/// What a fleet needs of a stream.
+pub(crate) trait Upstream {
+    /// Sends an entry if there is room.
+    fn append(&self, entry: PullEntry) -> Result<(), AppendError<PullEntry>>;
+
+    /// Sends an entry that is owed and bounded elsewhere, room or not.
+    fn append_over(&self, entry: PullEntry) -> Result<(), AppendError<PullEntry>>;
+
+    /// Ends the stream and gives back, in order, what is in no frame yet: that much has certainly not left.
+    fn reclaim(&self) -> Vec<PullEntry>;
+}
+
+impl Upstream for PullSender {
+    fn append(&self, entry: PullEntry) -> Result<(), AppendError<PullEntry>> {
+        self.outlet.append([entry])
+    }
+
+    fn append_over(&self, entry: PullEntry) -> Result<(), AppendError<PullEntry>> {
+        self.outlet.append_over(entry)
+    }
+
+    fn reclaim(&self) -> Vec<PullEntry> {
+        self.outlet.reclaim()
     }
 }
 
@@ -123,7 +175,13 @@ pub(crate) enum PullEntry {
     Completion(v1::Completion),
     Return(v1::Return),
     Leave(v1::Leave),
+    Rejoined(Rejoined),
+    Audit(v1::Audit),
 }
+
+/// All containers that are still there have been registered again.
+#[derive(Debug)]
+pub(crate) struct Rejoined;
 
 impl Frame for v1::PullRequest {
     type Entry = PullEntry;
@@ -141,6 +199,8 @@ impl Frame for v1::PullRequest {
             PullEntry::Completion(completion) => self.completions.push(completion),
             PullEntry::Return(unstarted) => self.returns.push(unstarted),
             PullEntry::Leave(leave) => self.leaves.push(leave),
+            PullEntry::Rejoined(Rejoined) => self.rejoined = true,
+            PullEntry::Audit(audit) => self.audits.push(audit),
         }
         Ok(())
     }
@@ -152,12 +212,16 @@ trait Overtaking {
 
 impl Overtaking for v1::PullRequest {
     fn would_overtake(&self, entry: &PullEntry) -> bool {
+        let last = self.rejoined || !self.audits.is_empty();
         let left = |of: u32| self.leaves.iter().any(|sent| sent.container == of);
         let returned = |of: u32| self.returns.iter().any(|sent| sent.container == of);
         let completed = |of: u32| self.completions.iter().any(|sent| sent.container == of);
         let credited = |of: u32| self.credits.iter().any(|sent| sent.container == of);
         match entry {
-            PullEntry::Hello(_) | PullEntry::Leave(_) => false,
+            PullEntry::Audit(_) => false,
+            // Behind what the router handles last in a frame, a new one begins.
+            _ if last => true,
+            PullEntry::Hello(_) | PullEntry::Leave(_) | PullEntry::Rejoined(_) => false,
             PullEntry::Return(sent) => left(sent.container),
             PullEntry::Completion(sent) => left(sent.container) || returned(sent.container),
             PullEntry::Credit(sent) => left(sent.container) || returned(sent.container) || completed(sent.container),
@@ -178,6 +242,16 @@ impl Entry for PullEntry {
             Self::Completion(completion) => completion.bytes(),
             Self::Return(unstarted) => unstarted.bytes(),
             Self::Leave(leave) => leave.bytes(),
+            Self::Rejoined(rejoined) => rejoined.bytes(),
+            Self::Audit(audit) => audit.bytes(),
+        }
+    }
+
+    fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Completion(completion) => completion.bytes(),
+            Self::Return(unstarted) => unstarted.bytes(),
+            _ => 0,
         }
     }
 }
@@ -201,14 +275,16 @@ macro_rules! entries {
 }
 
 entries! {
-    v1::InvokerHello, Hello, |hello| hello.invoker_id.len(), Box::new;
+    v1::InvokerHello, Hello, |hello| hello.invoker_id.len() + hello.session.len(), Box::new;
     v1::Register, Register, |register| register.key.as_ref().map_or(0, |key| {
         key.namespace.len() + key.action.len() + key.revision.len()
-    }), Box::new;
+    }) + register.held.iter().map(Bytes::len).sum::<usize>(), Box::new;
     v1::Credit, Credit, |_| 0, std::convert::identity;
     v1::Completion, Completion, |completion| completion.result.len(), std::convert::identity;
     v1::Return, Return, |unstarted| unstarted.payload.len(), std::convert::identity;
     v1::Leave, Leave, |_| 0, std::convert::identity;
+    Rejoined, Rejoined, |_| 0, std::convert::identity;
+    v1::Audit, Audit, |_| 0, std::convert::identity;
 }
 
 impl Greeting for v1::PullResponse {

@@ -4,6 +4,7 @@
 //! or connect again.
 
 use crate::action::ActionKey;
+use crate::desk::{self, Unsent};
 use crate::inlet::{FRAME_READ_BYTES_MAX, Greeting, Inlet, OpenError, StreamError};
 use crate::outlet::{AppendError, Entry, Frame, Outlet, OutletLimits};
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use futures_util::Stream;
 use proto::v1;
 use proto::v1::router_client::RouterClient;
 use std::sync::Arc;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 /// Opens Push streams.
@@ -24,11 +26,22 @@ impl PushStream {
     /// # Cancel safety
     /// Dropping it half-way resets the stream.
     pub async fn open(channel: Channel, controller_id: &str) -> Result<(PushSender, PushReceiver), OpenError> {
+        Self::resume(channel, controller_id, Bytes::new()).await
+    }
+
+    /// As [`open`](Self::open), in place of a stream that broke: `session` is what its `Welcome` said. Whether it was taken for that
+    /// one's successor says `Welcome.resumed`; then [`state_outstanding`](PushSender::state_outstanding) what still waits.
+    ///
+    /// # Cancel safety
+    /// Dropping it half-way resets the stream.
+    pub async fn resume(
+        channel: Channel,
+        controller_id: &str,
+        session: Bytes,
+    ) -> Result<(PushSender, PushReceiver), OpenError> {
         let (mut outlet, body) = Outlet::new(OutletLimits::default());
-        let hello = v1::ControllerHello {
-            controller_id: Bytes::copy_from_slice(controller_id.as_bytes()),
-            ..Default::default()
-        };
+        let controller_id = Bytes::copy_from_slice(controller_id.as_bytes());
+        let hello = v1::ControllerHello { controller_id, session };
         outlet.append([hello]).expect("an empty outlet takes one entry");
         let inlet = Inlet::open(call(channel, body)).await?;
         outlet.limit(inlet.welcome().payload_bytes_max, inlet.welcome().frame_entries_max);
@@ -79,11 +92,38 @@ impl PushSender {
         self.outlet.close();
     }
 
+    /// On a resumed stream: says which activations pushed on the one before still wait for their answers, in a frame of their own:
+    /// at most `Welcome.frame_entries_max` ids of 16 bytes. Takes no room among what waits.
+    pub fn state_outstanding(&self, ids: Vec<Bytes>) -> Result<(), AppendError<Vec<Bytes>>> {
+        self.outlet.append_over(Outstanding(ids)).map_err(|refused| AppendError::Closed(refused.into_entry().0))
+    }
+
+    /// Sends what the desk wants sent, or says why not.
+    pub(crate) fn send(&self, entry: desk::Entry) -> Result<(), (desk::Entry, Unsent)> {
+        match entry {
+            desk::Entry::Declare(declare) => self.outlet.append([*declare]).map_err(|refused| {
+                let why = Unsent::from(&refused);
+                (desk::Entry::Declare(Box::new(refused.into_entry())), why)
+            }),
+            desk::Entry::Activation(activation) => {
+                let timed = Timed { activation, since: Instant::now() };
+                self.outlet.append([timed]).map_err(|refused| {
+                    let why = Unsent::from(&refused);
+                    (desk::Entry::Activation(refused.into_entry().activation), why)
+                })
+            }
+            desk::Entry::Outstanding(ids) => self.state_outstanding(ids).map_err(|refused| {
+                let why = Unsent::from(&refused);
+                (desk::Entry::Outstanding(refused.into_entry()), why)
+            }),
+        }
+    }
+
     /// Ends the stream, and says which activations are still here, in no frame: they have certainly not left.
     pub(crate) fn reclaim(&self) -> impl Iterator<Item = v1::Activation> {
         self.outlet.reclaim().into_iter().filter_map(|entry| match entry {
-            PushEntry::Activation(activation) => Some(activation),
-            PushEntry::Hello(_) | PushEntry::Declare(_) => None,
+            PushEntry::Activation(activation) | PushEntry::Timed(Timed { activation, .. }) => Some(activation),
+            _ => None,
         })
     }
 }
@@ -110,26 +150,63 @@ impl PushReceiver {
     }
 }
 
+impl<T> From<&AppendError<T>> for Unsent {
+    fn from(refused: &AppendError<T>) -> Self {
+        match refused {
+            AppendError::Full(_) => Self::Full,
+            AppendError::TooLarge { payload_bytes_max, .. } => Self::TooLarge { payload_bytes_max: *payload_bytes_max },
+            AppendError::Closed(_) => Self::Closed,
+        }
+    }
+}
+
+/// An activation and since when it waits to be sent: that much of its time has gone when it is.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    activation: v1::Activation,
+    since: Instant,
+}
+
+impl Timed {
+    /// With the time that it has left; none if that is nothing, and then it is its caller's timer that answers.
+    fn leave(self) -> Option<v1::Activation> {
+        let waited_ms = u32::try_from(self.since.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let time_left_ms = self.activation.time_left_ms.checked_sub(waited_ms).filter(|left| *left > 0)?;
+        Some(v1::Activation { time_left_ms, ..self.activation })
+    }
+}
+
+/// Ids for one frame.
+#[derive(Debug)]
+pub(crate) struct Outstanding(Vec<Bytes>);
+
 /// What a controller sends. The rare ones are boxed to keep the frequent one small.
 #[derive(Debug)]
 pub(crate) enum PushEntry {
     Hello(Box<v1::ControllerHello>),
     Declare(Box<v1::DeclareAction>),
     Activation(v1::Activation),
+    Timed(Timed),
+    Outstanding(Outstanding),
 }
 
 impl Frame for v1::PushRequest {
     type Entry = PushEntry;
 
-    /// The router handles declarations first: one may not share a frame with an earlier activation of its number.
+    /// The router handles declarations first: one may not share a frame with an earlier activation of its number. Outstanding ids are
+    /// a frame's worth by themselves.
     fn put(&mut self, entry: PushEntry) -> Result<(), PushEntry> {
         match entry {
+            entry if !self.outstanding.is_empty() => return Err(entry),
+            PushEntry::Outstanding(Outstanding(ids)) if *self == Self::default() => self.outstanding = ids,
+            PushEntry::Outstanding(ids) => return Err(PushEntry::Outstanding(ids)),
             PushEntry::Hello(hello) => self.hello = Some(*hello),
             PushEntry::Declare(declare) if self.activations.iter().any(|sent| sent.action == declare.number) => {
                 return Err(PushEntry::Declare(declare));
             }
             PushEntry::Declare(declare) => self.declares.push(*declare),
             PushEntry::Activation(activation) => self.activations.push(activation),
+            PushEntry::Timed(timed) => self.activations.extend(timed.leave()),
         }
         Ok(())
     }
@@ -141,13 +218,43 @@ impl Entry for PushEntry {
             Self::Hello(hello) => hello.bytes(),
             Self::Declare(declare) => declare.bytes(),
             Self::Activation(activation) => activation.bytes(),
+            Self::Timed(timed) => timed.bytes(),
+            Self::Outstanding(ids) => ids.bytes(),
         }
+    }
+}
+
+impl Entry for Timed {
+    fn bytes(&self) -> usize {
+        self.activation.bytes()
+    }
+}
+
+impl From<Timed> for PushEntry {
+    fn from(timed: Timed) -> Self {
+        Self::Timed(timed)
+    }
+}
+
+impl Entry for Outstanding {
+    fn bytes(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn payload_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl From<Outstanding> for PushEntry {
+    fn from(ids: Outstanding) -> Self {
+        Self::Outstanding(ids)
     }
 }
 
 impl Entry for v1::ControllerHello {
     fn bytes(&self) -> usize {
-        self.controller_id.len()
+        self.controller_id.len() + self.session.len()
     }
 }
 

@@ -40,10 +40,13 @@ async fn completion(peer: &mut PullPeer) -> v1::Completion {
     frame.completions.remove(0)
 }
 
-/// What the router says to a container that leaves: that the completion behind it is of nothing.
-fn never_sent(completion: &v1::Completion) -> v1::PullResponse {
-    let (reason, number, id) = (v1::Reason::NotInFlight.into(), completion.container, completion.id.clone());
-    v1::PullResponse { refusals: vec![v1::Refusal { reason, number, id, ..Default::default() }], ..Default::default() }
+/// What the router says behind its last dispatch to a container that leaves.
+fn drain(container: u32, epoch: u32) -> v1::PullResponse {
+    v1::PullResponse { drains: vec![v1::Drain { container, epoch }], ..Default::default() }
+}
+
+fn leave(container: u32, epoch: u32, gone: bool) -> v1::Leave {
+    v1::Leave { container, gone, epoch }
 }
 
 /// A handler that runs until the test lets it end.
@@ -101,13 +104,13 @@ async fn a_container_is_registered_with_its_credits_and_every_end_is_reported() 
 async fn an_unstarted_activation_goes_back_with_its_payload_and_its_credit_comes_after_a_pause() {
     let (_router, invoker, mut peer) = connected().await;
     invoker.register(spec(1), |_| ready(Err(Failure::Unstarted))).unwrap();
-    let container = registration(&mut peer).await.container;
+    let v1::Register { container, epoch, .. } = registration(&mut peer).await;
     peer.say(dispatch(container, 1, "p"));
     let frame = peer.frame().await;
-    assert_eq!(frame.returns, [v1::Return { container, id: Bytes::from(vec![1; 16]), payload: "p".into(), epoch: 0 }]);
+    assert_eq!(frame.returns, [v1::Return { container, id: Bytes::from(vec![1; 16]), payload: "p".into(), epoch }]);
     assert!(frame.credits.is_empty() && frame.completions.is_empty());
     let since = tokio::time::Instant::now();
-    assert_eq!(peer.frame().await.credits, [v1::Credit { container, credits: 1, ..Default::default() }]);
+    assert_eq!(peer.frame().await.credits, [v1::Credit { container, credits: 1, epoch }]);
     assert!(since.elapsed() >= Duration::from_millis(90), "{:?}", since.elapsed());
 }
 
@@ -116,20 +119,16 @@ async fn a_drain_waits_for_what_the_router_sent_before_it_knew() {
     let (_router, invoker, mut peer) = connected().await;
     let gate = Arc::new(Semaphore::new(0));
     invoker.register(spec(2), held(&gate)).unwrap();
-    let container = registration(&mut peer).await.container;
+    let v1::Register { container, epoch, .. } = registration(&mut peer).await;
     let script = async {
-        let mut frame = peer.frame().await;
-        assert_eq!(frame.leaves, [v1::Leave { container, gone: false, ..Default::default() }]);
-        // The completion of nothing may not be handled before the leave.
-        assert!(frame.completions.is_empty());
-        frame = peer.frame().await;
+        assert_eq!(peer.frame().await.leaves, [leave(container, epoch, false)]);
         // Dispatched before the router heard of the leave: it must run.
         peer.say(dispatch(container, 1, "p"));
-        peer.say(never_sent(&frame.completions[0]));
+        peer.say(drain(container, epoch));
         gate.add_permits(1);
-        frame = peer.frame().await;
+        let frame = peer.frame().await;
         assert_eq!((frame.completions[0].credits, &frame.completions[0].result[..]), (0, &b"p"[..]));
-        assert_eq!(frame.leaves, [v1::Leave { container, gone: true, ..Default::default() }]);
+        assert_eq!(frame.leaves, [leave(container, epoch, true)]);
         peer.finished().await;
         drop(peer);
     };
@@ -173,16 +172,15 @@ async fn a_container_that_the_router_drains_finishes_and_leaves() {
     let (_router, invoker, mut peer) = connected().await;
     let gate = Arc::new(Semaphore::new(0));
     let handle = invoker.register(spec(2), held(&gate)).unwrap();
-    let container = registration(&mut peer).await.container;
+    let v1::Register { container, epoch, .. } = registration(&mut peer).await;
     peer.say(dispatch(container, 1, "p"));
-    peer.say(v1::PullResponse { drains: vec![v1::Drain { container, ..Default::default() }], ..Default::default() });
+    // What is said of another registration is not meant for this one.
+    peer.say(drain(container, epoch + 1));
+    peer.say(drain(container, epoch));
     let script = async {
         gate.add_permits(1);
         let frame = peer.frame().await;
-        assert_eq!(
-            (frame.completions.len(), frame.leaves),
-            (1, vec![v1::Leave { container, gone: true, ..Default::default() }])
-        );
+        assert_eq!((frame.completions.len(), frame.leaves), (1, vec![leave(container, epoch, true)]));
     };
     let (gone, ()) = tokio::join!(handle.gone(), script);
     assert_eq!(gone, Gone::Drained);
@@ -192,13 +190,12 @@ async fn a_container_that_the_router_drains_finishes_and_leaves() {
 async fn a_container_can_leave_by_itself() {
     let (_router, invoker, mut peer) = connected().await;
     let handle = invoker.register(spec(2), |_| ready(Ok(Bytes::new()))).unwrap();
-    let container = registration(&mut peer).await.container;
+    let v1::Register { container, epoch, .. } = registration(&mut peer).await;
     handle.leave();
     handle.leave();
-    assert_eq!(peer.frame().await.leaves, [v1::Leave { container, gone: false, ..Default::default() }]);
-    let mark = completion(&mut peer).await;
-    peer.say(never_sent(&mark));
-    assert_eq!(peer.frame().await.leaves, [v1::Leave { container, gone: true, ..Default::default() }]);
+    assert_eq!(peer.frame().await.leaves, [leave(container, epoch, false)]);
+    peer.say(drain(container, epoch));
+    assert_eq!(peer.frame().await.leaves, [leave(container, epoch, true)]);
     assert_eq!(handle.gone().await, Gone::Left);
 }
 
@@ -228,7 +225,7 @@ async fn on_another_stream_a_container_grants_only_what_it_has_room_for() {
     let (mut router, invoker, mut peer) = connected().await;
     let gate = Arc::new(Semaphore::new(0));
     invoker.register(spec(3), held(&gate)).unwrap();
-    let container = registration(&mut peer).await.container;
+    let v1::Register { container, epoch, .. } = registration(&mut peer).await;
     peer.say(dispatch(container, 1, "former"));
     peer.say(dispatch(container, 2, "former"));
     // Both have arrived before the stream ends: its end comes behind them.
@@ -237,12 +234,13 @@ async fn on_another_stream_a_container_grants_only_what_it_has_room_for() {
     assert!(first.completions.is_empty());
     let again = registration(&mut peer).await;
     assert_eq!((again.container, again.concurrency, again.credits), (container, 3, 1));
+    assert!(again.epoch > epoch && again.held.is_empty(), "another registration");
     // They are lost to their callers already: their ends only make room.
     gate.add_permits(1);
     let frame = peer.frame().await;
     assert_eq!(
         (frame.credits, frame.completions.len()),
-        (vec![v1::Credit { container, credits: 1, ..Default::default() }], 0)
+        (vec![v1::Credit { container, credits: 1, epoch: again.epoch }], 0)
     );
     peer.say(dispatch(container, 3, "new"));
     gate.add_permits(2);

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests")]
 
 mod controller;
+mod desk;
 mod invoker;
+mod rejoin;
+mod resume;
 mod router;
 mod streams;

@@ -48,8 +48,26 @@ impl Scripted {
 
     /// The next Push stream that is opened, welcomed; and its first frame.
     pub(crate) async fn push(&mut self) -> (PushPeer, v1::PushRequest) {
-        let mut peer = self.pushes.recv().await.expect("a stream is opened");
-        peer.say(v1::PushResponse { welcome: Some(welcome()), ..Default::default() });
+        self.push_with(welcome()).await
+    }
+
+    /// As [`push`](Self::push), welcomed with other words.
+    pub(crate) async fn push_with(&mut self, welcome: v1::Welcome) -> (PushPeer, v1::PushRequest) {
+        let mut peer = self.silent_push().await;
+        peer.say(v1::PushResponse { welcome: Some(welcome), ..Default::default() });
+        let first = peer.frame().await;
+        (peer, first)
+    }
+
+    /// The next Pull stream that is opened, left without a word.
+    pub(crate) async fn silent_pull(&mut self) -> PullPeer {
+        self.pulls.recv().await.expect("a stream is opened")
+    }
+
+    /// As [`pull`](Self::pull), welcomed with other words.
+    pub(crate) async fn pull_with(&mut self, welcome: v1::Welcome) -> (PullPeer, v1::PullRequest) {
+        let mut peer = self.silent_pull().await;
+        peer.say(v1::PullResponse { welcome: Some(welcome), ..Default::default() });
         let first = peer.frame().await;
         (peer, first)
     }
@@ -61,10 +79,7 @@ impl Scripted {
 
     /// The next Pull stream that is opened, welcomed; and its first frame.
     pub(crate) async fn pull(&mut self) -> (PullPeer, v1::PullRequest) {
-        let mut peer = self.pulls.recv().await.expect("a stream is opened");
-        peer.say(v1::PullResponse { welcome: Some(welcome()), ..Default::default() });
-        let first = peer.frame().await;
-        (peer, first)
+        self.pull_with(welcome()).await
     }
 
     /// Breaks every connection, as a router that dies does.
@@ -89,6 +104,11 @@ fn welcome() -> v1::Welcome {
     }
 }
 
+/// The welcome of a router that keeps what is owed for `grace_ms` after a stream breaks.
+pub(crate) fn session(name: &'static str, resumed: bool, grace_ms: u32) -> v1::Welcome {
+    v1::Welcome { session: name.into(), resumed, grace_ms, ..welcome() }
+}
+
 /// The router's end of one stream. Dropping it ends the stream in order.
 pub(crate) struct Peer<I, O> {
     frames: Streaming<I>,
@@ -106,9 +126,19 @@ impl<I, O> Peer<I, O> {
         assert!(self.frames.message().await.expect("the stream lives").is_none(), "there was another frame");
     }
 
+    /// Waits until the other side is gone.
+    pub(crate) async fn gone(&mut self) {
+        while let Ok(Some(_)) = self.frames.message().await {}
+    }
+
     pub(crate) fn say(&self, frame: O) {
         // The client may have gone, which is the test's to judge.
         let _ = self.says.send(Ok(frame));
+    }
+
+    /// As if the connection had broken.
+    pub(crate) fn cut(self) {
+        self.end(Status::unavailable("cut"));
     }
 
     pub(crate) fn end(self, status: Status) {

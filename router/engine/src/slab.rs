@@ -35,6 +35,18 @@ impl Key {
         Self { index: chunk << PLACE_BITS | place, generation }
     }
 
+    /// The key as a number, to be part of a name that leaves the process: the generation above the index.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation.get()) << 32 | u64::from(self.index)
+    }
+
+    /// The key of that number; none for one that [`to_bits`](Self::to_bits) never gives. It finds an entry only if it is that entry's.
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        let [generation, index] = [bits >> 32, bits & u64::from(u32::MAX)];
+        #[allow(clippy::cast_possible_truncation, reason = "each is half of 64 bits")]
+        Some(Self { index: index as u32, generation: NonZeroU32::new(generation as u32)? })
+    }
+
     fn chunk(self) -> u32 {
         self.index >> PLACE_BITS
     }
@@ -406,6 +418,16 @@ mod tests {
         assert_eq!(slab.remove(stale), None);
         assert!(!slab.contains(stale) && slab.contains(fresh));
         assert_eq!(slab[fresh], "second");
+    }
+
+    #[test]
+    fn a_key_survives_being_a_number() {
+        let mut slab = Slab::new();
+        for key in [(); 200].map(|()| slab.insert(())) {
+            assert_eq!(Key::from_bits(key.to_bits()), Some(key));
+        }
+        assert_eq!(Key::from_bits(u64::from(u32::MAX)), None, "no generation is 0");
+        assert!(!slab.contains(Key::from_bits(u64::MAX).unwrap()));
     }
 
     #[test]
