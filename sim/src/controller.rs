@@ -5,6 +5,7 @@
 use crate::check::{Call, Said};
 use crate::clock::Clock;
 use crate::ctx::{Ask, Ctx, Event};
+use crate::desk::DeskSide;
 use crate::net::{Down, Parcel, Peer, Push, Up};
 use crate::router::outcome_said;
 use bytes::Bytes;
@@ -14,13 +15,16 @@ use engine::outcome::{Outcome, Reason, Reply};
 /// The process.
 #[derive(Debug, Default)]
 pub struct Controller {
-    index: u16,
+    pub(crate) index: u16,
     /// Which of its lives it is in.
     pub incarnation: u32,
-    clock: Clock,
+    /// The desk, if it is the project's own kind.
+    pub(crate) desk: Option<DeskSide>,
+    is_desk: bool,
+    pub(crate) clock: Clock,
     /// It runs.
     pub up: bool,
-    lines: [Line; 2],
+    pub(crate) lines: [Line; 2],
     used: usize,
     /// On its own clock: until when it last stood still.
     stopped_until: u64,
@@ -30,28 +34,30 @@ pub struct Controller {
 
 /// A stream and what it is for.
 #[derive(Debug, Default)]
-struct Line {
-    conn: Option<u32>,
+pub(crate) struct Line {
+    pub(crate) conn: Option<u32>,
     /// What names its session.
     token: Bytes,
     /// How many sessions it had, so that a repetition goes to the one that the first copy went to.
     session: u32,
-    welcomed: bool,
+    pub(crate) welcomed: bool,
     /// It takes nothing new: the router drains, or all was said.
     closing: bool,
-    out: Vec<Up>,
+    pub(crate) out: Vec<Up>,
     flushing: bool,
     declared: Vec<bool>,
     /// Sent in this session, answered or not.
     sent: Vec<Call>,
     waiting: usize,
     /// Attempts to connect since it heard an answer last.
-    tries: u32,
+    pub(crate) tries: u32,
 }
 
 impl Controller {
     /// As before the world began.
-    pub fn clear(&mut self, index: u16, clock: Clock, to_come: u32, lines: usize) {
+    pub fn clear(&mut self, index: u16, clock: Clock, to_come: u32, lines: usize, is_desk: bool) {
+        (self.is_desk, self.desk) = (is_desk, None);
+        let lines = if is_desk { 1 } else { lines };
         (self.index, self.clock, self.to_come, self.used) = (index, clock, to_come, lines);
         (self.incarnation, self.up, self.stopped_until) = (0, false, 0);
         self.lines.iter_mut().for_each(Line::forget);
@@ -65,6 +71,9 @@ impl Controller {
     pub fn start(&mut self, ctx: &mut Ctx) {
         self.up = true;
         self.incarnation += 1;
+        if self.is_desk {
+            self.desk = Some(DeskSide::new(self.clock.read(ctx.now), ctx));
+        }
         for line in 0..self.used {
             let wait = ctx.dice.below(ctx.plan.reconnect_us);
             ctx.after(wait, Event::Connect { peer: self.peer(line), incarnation: self.incarnation });
@@ -82,6 +91,7 @@ impl Controller {
             }
             line.forget();
         }
+        self.desk = None;
     }
 
     /// The process stood still until now.
@@ -96,6 +106,9 @@ impl Controller {
             return;
         }
         let Some(life) = reachable else { return self.connect_later(at, ctx) };
+        if let Some(desk) = &self.desk {
+            self.lines[at].token = desk.session();
+        }
         let conn = ctx.net.open(self.peer(at), self.incarnation, life);
         let line = &mut self.lines[at];
         line.conn = Some(conn);
@@ -104,7 +117,7 @@ impl Controller {
         ctx.send_up(conn, frame);
     }
 
-    fn connect_later(&mut self, line: usize, ctx: &mut Ctx) {
+    pub(crate) fn connect_later(&mut self, line: usize, ctx: &mut Ctx) {
         let tries = &mut self.lines[line].tries;
         *tries = (*tries + 1).min(10);
         let wait = 1 + ctx.dice.below(ctx.plan.reconnect_us << *tries);
@@ -134,6 +147,9 @@ impl Controller {
             again: false,
             done: false,
         });
+        if self.desk.is_some() {
+            return self.submit_to_desk(call, timeout_ms, ctx);
+        }
         // Armed before anything leaves.
         let due = self.clock.when(answer_by);
         ctx.agenda.plan(due, Event::CallerDue { controller: self.index, incarnation: self.incarnation, call });
@@ -193,7 +209,7 @@ impl Controller {
         self.plan_flush(at, ctx);
     }
 
-    fn plan_flush(&mut self, at: usize, ctx: &mut Ctx) {
+    pub(crate) fn plan_flush(&mut self, at: usize, ctx: &mut Ctx) {
         if !std::mem::replace(&mut self.lines[at].flushing, true) {
             let wait = if ctx.plan.batch_us == 0 { 0 } else { ctx.dice.below(ctx.plan.batch_us) };
             ctx.after(wait, Event::Flush { peer: self.peer(at), incarnation: self.incarnation });
@@ -210,8 +226,11 @@ impl Controller {
         ctx.send_up(conn, frame);
     }
 
-    /// Says that it has said all; the answers that are owed still come.
+    /// Says that it has said all, which desks never do; the answers that are owed still come.
     pub fn half_close(&mut self, ctx: &mut Ctx) {
+        if self.desk.is_some() {
+            return;
+        }
         self.flush(0, ctx);
         let line = &mut self.lines[0];
         if let Some(conn) = line.conn.filter(|_| line.welcomed && !line.closing) {
@@ -229,6 +248,9 @@ impl Controller {
                 ctx.net.reuse_down(frame);
             }
             return;
+        }
+        if self.desk.is_some() {
+            return self.desk_receives(parcel, ctx);
         }
         match parcel {
             Parcel::Frame(mut frame) => {
@@ -319,7 +341,7 @@ impl Controller {
         self.resolve(call, Said::TimedOut, ctx);
     }
 
-    fn resolve(&mut self, call: Call, said: Said, ctx: &mut Ctx) {
+    pub(crate) fn resolve(&mut self, call: Call, said: Said, ctx: &mut Ctx) {
         if std::mem::replace(&mut ctx.asks[call as usize].done, true) {
             return;
         }
@@ -353,7 +375,7 @@ impl Controller {
 
 impl Line {
     /// Without a stream.
-    fn hang_up(&mut self) {
+    pub(crate) fn hang_up(&mut self) {
         self.conn = None;
         (self.welcomed, self.closing, self.flushing) = (false, false, false);
         self.out.clear();

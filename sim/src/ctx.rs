@@ -8,6 +8,8 @@ use crate::plan::Plan;
 use bytes::Bytes;
 use engine::id::{ActionKey, ActivationId};
 use engine::outcome::Reply;
+use foldhash::fast::FixedState;
+use std::collections::HashMap;
 
 /// Something that will happen.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +18,11 @@ pub enum Event {
     /// A caller comes to a controller.
     Arrival {
         controller: u16,
+    },
+    /// A desk's timers.
+    DeskDue {
+        controller: u16,
+        incarnation: u32,
     },
     /// A caller has waited long enough.
     CallerDue {
@@ -143,6 +150,9 @@ pub struct Ctx {
     /// The faults are over.
     pub healed: bool,
     salt: u64,
+    /// Ids that desks gave to calls, and the calls by them.
+    named: Vec<Option<ActivationId>>,
+    by_name: HashMap<ActivationId, Call, FixedState>,
 }
 
 /// Payloads are pieces of this.
@@ -168,7 +178,20 @@ impl Ctx {
         let keys = (0..u16::from(u8::MAX)).map(|at| ActionKey::new("tenant", &format!("action{at}"), "1")).collect();
         let plan = Plan::draw(0, 1);
         let (asks, dice) = (Vec::new(), Dice::new(0));
-        Self { now: 0, agenda, dice, net, checker, plan, asks, keys, healed: false, salt: 0 }
+        Self {
+            now: 0,
+            agenda,
+            dice,
+            net,
+            checker,
+            plan,
+            asks,
+            keys,
+            healed: false,
+            salt: 0,
+            named: Vec::new(),
+            by_name: HashMap::default(),
+        }
     }
 
     /// Begins a world.
@@ -179,6 +202,8 @@ impl Ctx {
         self.net.clear();
         self.checker.begin(plan.actions.into(), plan.outbox_bytes_max as u64, plan.lies == 0, tell);
         self.asks.clear();
+        self.named.clear();
+        self.by_name.clear();
         self.healed = false;
         self.salt = self.dice.roll();
         self.plan = plan;
@@ -193,6 +218,21 @@ impl Ctx {
     /// The id of an activation: as scattered as drawn ones, and its number can be read from it.
     #[inline]
     pub fn id(&self, call: Call) -> ActivationId {
+        match self.named.get(call as usize) {
+            Some(Some(name)) => *name,
+            _ => self.own_id(call),
+        }
+    }
+
+    /// A desk has given that id to a call.
+    pub fn name(&mut self, call: Call, id: ActivationId) {
+        self.named.resize(self.named.len().max(call as usize + 1), None);
+        self.named[call as usize] = Some(id);
+        self.by_name.insert(id, call);
+    }
+
+    #[inline]
+    fn own_id(&self, call: Call) -> ActivationId {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&mix(self.salt ^ u64::from(call)).to_le_bytes());
         id[8..12].copy_from_slice(&call.to_le_bytes());
@@ -202,8 +242,13 @@ impl Ctx {
     /// The activation of that id, unless nobody made it.
     #[inline]
     pub fn call(&self, id: ActivationId) -> Option<Call> {
+        if !self.by_name.is_empty()
+            && let Some(call) = self.by_name.get(&id)
+        {
+            return Some(*call);
+        }
         let number = u32::from_le_bytes([id.0[8], id.0[9], id.0[10], id.0[11]]);
-        (number < u32::try_from(self.asks.len()).unwrap_or(u32::MAX) && self.id(number) == id).then_some(number)
+        (number < u32::try_from(self.asks.len()).unwrap_or(u32::MAX) && self.own_id(number) == id).then_some(number)
     }
 
     /// What an activation's action gets.

@@ -10,6 +10,7 @@ pub mod check;
 pub mod clock;
 pub mod controller;
 pub mod ctx;
+mod desk;
 pub mod dice;
 pub mod mutants;
 pub mod net;

@@ -55,6 +55,9 @@ pub struct Plan {
     pub resubmits: bool,
     /// Controllers that have a second stream, under another name.
     pub two_lines: bool,
+    /// Controllers that are the project's own: the client's desk.
+    pub desks: u16,
+    pub desk_breaker: bool,
     pub controller_grace_ms: u64,
     pub node_grace_ms: u64,
     pub faults: Vec<Fault>,
@@ -181,6 +184,8 @@ impl Plan {
             repeats: rarely(dice, 4, 100_000),
             resubmits: dice.one_in(2),
             two_lines: dice.one_in(4),
+            desks: if dice.one_in(2) { u16::try_from(dice.below(u64::from(controllers) + 1)).unwrap_or(0) } else { 0 },
+            desk_breaker: dice.one_in(2),
             controller_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 20_000) },
             node_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 2_000) },
             faults: Vec::new(),

@@ -103,6 +103,7 @@ impl World {
         self.ctx.begin(plan, tell);
         let plan = &self.ctx.plan;
         let (controllers, nodes, ppm) = (plan.controllers, plan.nodes, plan.clock_ppm_max);
+        let desks = plan.desks;
         let lines = if plan.two_lines { 2 } else { 1 };
         let (activations, faults) = (plan.activations, plan.faults.clone());
         (self.events, self.injected) = (0, [0; Kind::ALL.len()]);
@@ -118,7 +119,7 @@ impl World {
         for index in 0..controllers {
             let share = activations / u32::from(controllers) + u32::from(index == 0);
             let clock = Clock::draw(&mut self.ctx.dice, ppm);
-            self.controllers[usize::from(index)].clear(index, clock, share, lines);
+            self.controllers[usize::from(index)].clear(index, clock, share, lines, index < desks);
             self.controllers[usize::from(index)].start(&mut self.ctx);
             let wait = self.gap();
             self.ctx.after(wait, Event::Arrival { controller: index });
@@ -201,6 +202,12 @@ impl World {
                     node.grant(container, epoch, ctx);
                 }
             }
+            Event::DeskDue { controller, incarnation } => {
+                let controller = &mut self.controllers[usize::from(controller)];
+                if controller.incarnation == incarnation && controller.up {
+                    controller.desk_due(ctx);
+                }
+            }
             Event::GraceDue { life } => {
                 if self.router.up && life == self.router.life {
                     self.router.end_due(ctx);
@@ -234,9 +241,10 @@ impl World {
     /// The process that an event happens to.
     fn owner(&mut self, event: &Event) -> Option<usize> {
         match *event {
-            Event::Arrival { controller } | Event::CallerDue { controller, .. } | Event::Repeat { controller, .. } => {
-                Some(1 + usize::from(controller))
-            }
+            Event::Arrival { controller }
+            | Event::DeskDue { controller, .. }
+            | Event::CallerDue { controller, .. }
+            | Event::Repeat { controller, .. } => Some(1 + usize::from(controller)),
             Event::Flush { peer, .. } | Event::Connect { peer, .. } => Some(self.process(peer)),
             Event::Deliver { up: true, .. }
             | Event::Write { .. }

@@ -259,12 +259,8 @@ fn a_drain_that_leaves_something_breaks_i11() {
 #[test]
 fn what_is_left_at_the_end_breaks_i12() {
     let rested = Audit { credits: 2, slots: 2, ..Audit::default() };
-    let cases: [(usize, usize, usize, Audit); 4] = [
-        (1, 0, 0, rested),
-        (0, 1, 0, rested),
-        (0, 0, 1, rested),
-        (0, 0, 0, Audit { credits: 1, ..rested }),
-    ];
+    let cases: [(usize, usize, usize, Audit); 4] =
+        [(1, 0, 0, rested), (0, 1, 0, rested), (0, 0, 1, rested), (0, 0, 0, Audit { credits: 1, ..rested })];
     for (held, mailboxes, parked, audit) in cases {
         let mut checker = scene(2);
         checker.rested(held, mailboxes, parked, &audit);

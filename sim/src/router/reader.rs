@@ -171,6 +171,10 @@ impl Router {
         self.sessions[at].earlier = earlier;
         self.carry_out(ctx);
         ids.retain(|id| !self.sessions[at].mailbox.has_answered(id));
+        if self.sessions[at].mailbox.is_closed() {
+            // It let more pile up than it may: nothing reaches it any more, and its stream is about to end.
+            return;
+        }
         for id in ids {
             if let Some(call) = ctx.call(id) {
                 ctx.checker.told_lost(call, number(at));
