@@ -11,7 +11,6 @@ fn seeds_that_once_failed_pass() {
         let failure = run_seed(&mut world, seed, activations, &mut summary);
         assert!(failure.is_none(), "seed {seed} ({note}): {failure:?}");
     }
-    assert!(summary.seeds > 0);
 }
 
 #[test]

@@ -200,7 +200,8 @@ impl Matcher {
         };
         if let Err(rejection) = admitted {
             // A repetition is told that it is one, also where there is no room: else its controller takes it for never started.
-            let rejection = turn.shared.known(&id).unwrap_or(rejection);
+            let known = turn.shared.known(&id).filter(|_| !is(Mutant::RepetitionTakenForNew));
+            let rejection = known.unwrap_or(rejection);
             turn.reject(controller, id, rejection);
         }
     }

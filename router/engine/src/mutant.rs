@@ -94,6 +94,12 @@ mutants! {
     GraceForever = "grace_forever",
     /// An entry of an earlier registration counts.
     EpochIgnored = "epoch_ignored",
+    /// A repetition is told that the queue is full.
+    RepetitionTakenForNew = "repetition_taken_for_new",
+    /// The desk's timers come a second late.
+    DeskTimerLate = "desk_timer_late",
+    /// The desk says of what it has sent that it never left.
+    DeskSaysNeverSent = "desk_says_never_sent",
     /// A container that did not rejoin is not missed.
     AbsentNotMissed = "absent_not_missed",
 }
