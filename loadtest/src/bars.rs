@@ -1,11 +1,13 @@
 //! The bars this router is held to, each measured as a ratio within one call, and whether it is met. A miss is printed as one.
 
 use crate::Common;
+use crate::book::Counts;
 use crate::fleet::{self, Part, Place, Role, Server, Target};
 use crate::part::{ControllerReport, Event, InvokerReport};
 use crate::plan::{Expiry, Load, Plan, Replay};
 use crate::result::{RunResult, median};
 use crate::run;
+use crate::verdict::{self, Verdict};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -53,14 +55,6 @@ enum Bar {
     Replay,
 }
 
-/// What came of one bar.
-struct Verdict {
-    what: &'static str,
-    bar: &'static str,
-    measured: String,
-    met: bool,
-}
-
 /// Measures the bars and prints them as a table.
 pub(crate) fn bars(args: &BarsArgs) -> anyhow::Result<()> {
     let wanted = if args.only.is_empty() { Bar::value_variants() } else { &args.only };
@@ -69,10 +63,7 @@ pub(crate) fn bars(args: &BarsArgs) -> anyhow::Result<()> {
     for &bar in wanted {
         verdicts.extend(meter.measure(bar)?);
     }
-    println!("\n| what | bar | measured | |\n| --- | --- | --- | --- |");
-    for Verdict { what, bar, measured, met } in verdicts {
-        println!("| {what} | {bar} | {measured} | {} |", if met { "met" } else { "MISSED" });
-    }
+    verdict::print(&verdicts);
     if let Some(path) = &args.common.json {
         crate::result::write(path, &meter.results)?;
     }
@@ -102,20 +93,7 @@ impl Meter<'_> {
     }
 
     fn closed(&self, in_flight: u32) -> Plan {
-        Plan {
-            load: Load::Closed { in_flight },
-            count: None,
-            seconds: self.args.seconds,
-            warm_up_seconds: (self.args.seconds / 5.0).min(2.0),
-            payload_bytes: 256,
-            actions: 1,
-            containers: 64,
-            concurrency: 64,
-            controllers: 1,
-            invokers: 1,
-            time_left_ms: 60_000,
-            check_starts: false,
-        }
+        Plan::closed(in_flight, self.args.seconds)
     }
 
     fn run(&self, target: Target, plan: &Plan) -> anyhow::Result<RunResult> {
@@ -217,9 +195,10 @@ impl Meter<'_> {
         let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
         let order = format!(
             "{} of {} completed, {} out of order, {} started twice",
-            report.completed, QUEUED, seen.out_of_order, seen.duplicates
+            report.counts.completed, QUEUED, seen.out_of_order, seen.duplicates
         );
-        let in_order = report.completed == QUEUED && seen.out_of_order + seen.duplicates + report.duplicates == 0;
+        let in_order =
+            report.counts.completed == QUEUED && seen.out_of_order + seen.duplicates + report.counts.duplicates == 0;
         Ok(vec![
             Verdict {
                 what: "1,000,000 queued: memory beyond the payloads, each",
@@ -306,12 +285,12 @@ impl Meter<'_> {
             lateness.p99 / 1000.0,
             lateness.p50 / 1000.0,
             lateness.max / 1000.0,
-            report.expired,
-            report.completed,
+            report.counts.expired,
+            report.counts.completed,
             report.latency.p99 / 1000.0,
-            report.unanswered
+            report.counts.unanswered
         );
-        let met = lateness.p99 <= 5000.0 && report.expired == 1_000_000 && report.unanswered == 0;
+        let met = lateness.p99 <= 5000.0 && report.counts.expired == 1_000_000 && report.counts.unanswered == 0;
         let what = "1,000,000 deadlines expire over 20 s beside 50,000/s: p99 lateness at the controller";
         Ok(vec![Verdict { what, bar: "≤ 5 ms", measured, met }])
     }
@@ -334,7 +313,8 @@ impl Meter<'_> {
                 ..self.closed(1)
             };
             let results = run::interleave(&[Target::Router], 1, |target| self.run(target, &plan))?;
-            let RunResult { submitted, completed, unanswered, duplicates, latency_us, .. } = results[0];
+            let RunResult { counts, latency_us, .. } = results[0];
+            let Counts { submitted, completed, unanswered, duplicates, .. } = counts;
             let measured = format!(
                 "{completed} of {submitted} completed, {unanswered} unanswered, {duplicates} duplicates; p50 {:.2} ms, p99 {:.1} ms",
                 latency_us.p50 / 1000.0,

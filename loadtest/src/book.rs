@@ -5,6 +5,7 @@ use crate::result::{Latency, Stage, Stages};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use proto::v1;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// Activations of one controller.
@@ -17,6 +18,8 @@ pub(crate) struct Book {
     slots: Vec<Slot>,
     free: Vec<u32>,
     pub(crate) counts: Counts,
+    /// The most there were out at a time.
+    pub(crate) out_max: u64,
     /// Answers before this are not recorded.
     window: Option<(Instant, Instant)>,
     record: Record,
@@ -31,8 +34,9 @@ struct Slot {
     time_left: Duration,
 }
 
-/// What became of all activations of a run.
-#[derive(Debug, Clone, Copy, Default)]
+/// What became of all activations of a run, warm-up included: submitted is the sum of the others but `duplicates`. Part of the
+/// result file.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) submitted: u64,
     pub(crate) completed: u64,
@@ -40,9 +44,23 @@ pub(crate) struct Counts {
     pub(crate) expired: u64,
     pub(crate) rejected: u64,
     pub(crate) lost: u64,
+    /// Out, as long as the run lasts.
+    pub(crate) unanswered: u64,
     pub(crate) duplicates: u64,
-    pub(crate) out: u64,
-    pub(crate) out_max: u64,
+}
+
+impl Counts {
+    /// Adds another controller's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.submitted += other.submitted;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.expired += other.expired;
+        self.rejected += other.rejected;
+        self.lost += other.lost;
+        self.unanswered += other.unanswered;
+        self.duplicates += other.duplicates;
+    }
 }
 
 /// What was measured within the window.
@@ -119,7 +137,7 @@ impl Book {
         let (mut slots, mut free) = (vec![never; at_once], vec![u32::MAX; at_once]);
         slots.clear();
         free.clear();
-        Self { controller, slots, free, counts: Counts::default(), window: None, record: Record::new() }
+        Self { controller, slots, free, counts: Counts::default(), out_max: 0, window: None, record: Record::new() }
     }
 
     /// Records answers from `start` to `end` only.
@@ -145,8 +163,8 @@ impl Book {
         id[4..8].copy_from_slice(&slot.to_be_bytes());
         id[8..12].copy_from_slice(&entry.generation.to_be_bytes());
         self.counts.submitted += 1;
-        self.counts.out += 1;
-        self.counts.out_max = self.counts.out_max.max(self.counts.out);
+        self.counts.unanswered += 1;
+        self.out_max = self.out_max.max(self.counts.unanswered);
         if self.window.is_some_and(|(start, end)| (start..end).contains(&sent)) {
             self.record.offered += 1;
         }
@@ -184,7 +202,7 @@ impl Book {
         }
         entry.out = false;
         self.free.push(slot);
-        self.counts.out -= 1;
+        self.counts.unanswered -= 1;
         Some((entry.sent, entry.time_left))
     }
 
@@ -221,7 +239,7 @@ mod tests {
         let second = book.submit(now, MINUTE);
         assert!(!book.answer(&completed(first), now));
         assert!(book.answer(&completed(second), now));
-        assert_eq!((book.counts.completed, book.counts.duplicates, book.counts.out), (2, 1, 0));
+        assert_eq!((book.counts.completed, book.counts.duplicates, book.counts.unanswered), (2, 1, 0));
     }
 
     #[test]

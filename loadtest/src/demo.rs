@@ -1,6 +1,7 @@
 //! Shows the path at work on any machine: a router, an invoker node and a controller, each a process, a small trace through
 //! them, and where the time went.
 
+use crate::book::Counts;
 use crate::fleet::{Place, Target};
 use crate::plan::{Load, Plan, Replay};
 use crate::result::RunResult;
@@ -17,17 +18,21 @@ pub(crate) fn demo() -> anyhow::Result<()> {
         "\n2. One activation at a time, then as many as the machine takes; the pipe is a bare server with no queue"
     );
     for in_flight in [1, 4096] {
-        let plan = closed(in_flight);
+        let plan = Plan::closed(in_flight, 2.0);
         let results =
             run::interleave(&[Target::Router, Target::Pipe], 1, |target| run::run(target, &plan, 0, Place::Processes))?;
-        ensure!(results.iter().all(|result| result.unanswered + result.duplicates == 0), "not answered exactly once");
+        ensure!(
+            results.iter().all(|result| result.counts.unanswered + result.counts.duplicates == 0),
+            "not answered exactly once"
+        );
     }
     println!("\nNext: `loadtest run --help`, `loadtest replay --help`, README.md");
     Ok(())
 }
 
 fn explain(result: &RunResult) {
-    let RunResult { submitted, completed, unanswered, duplicates, latency_us, stages_us, .. } = result;
+    let RunResult { counts, latency_us, stages_us, .. } = result;
+    let Counts { submitted, completed, unanswered, duplicates, .. } = counts;
     println!("   {submitted} activations of {} actions pushed, {completed} completed", result.actions);
     println!("   {unanswered} unanswered, {duplicates} answered or started twice");
     println!("   round trip   p50 {:>8.0} us   p99 {:>8.0} us", latency_us.p50, latency_us.p99);
@@ -46,22 +51,5 @@ fn trace() -> Plan {
         service_times: true,
         seed: 1,
     };
-    Plan { load: Load::Replay(replay), actions: 500, containers: 2000, check_starts: true, ..closed(1) }
-}
-
-fn closed(in_flight: u32) -> Plan {
-    Plan {
-        load: Load::Closed { in_flight },
-        count: None,
-        seconds: 2.0,
-        warm_up_seconds: 0.5,
-        payload_bytes: 256,
-        actions: 1,
-        containers: 64,
-        concurrency: 64,
-        controllers: 1,
-        invokers: 1,
-        time_left_ms: 60_000,
-        check_starts: false,
-    }
+    Plan { load: Load::Replay(replay), actions: 500, containers: 2000, check_starts: true, ..Plan::closed(1, 2.0) }
 }

@@ -1,8 +1,9 @@
 //! `loadtest`: the measuring instrument. `demo` shows the router at work, `run` measures closed and open loops, `replay` plays
-//! a trace. It never takes the router's word for what became of an activation: it keeps its own books.
+//! a trace, `chaos` hurts everybody. It never takes the router's word for what became of an activation: it keeps its own books.
 
 mod bars;
 mod book;
+mod chaos;
 mod demo;
 mod fleet;
 mod part;
@@ -11,12 +12,14 @@ mod replay;
 mod result;
 mod run;
 mod trace;
+mod verdict;
 
 use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
 use fleet::{Place, Target};
 use plan::{Load, Plan};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Measures the activation router and what it is compared with.
 #[derive(Debug, Parser)]
@@ -36,6 +39,12 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// The bars this router is held to, measured one by one, as a table. Takes about a quarter of an hour with --repeat 5.
     Bars(bars::BarsArgs),
+    /// Kill, stop, cut off and slow down real processes under load, and judge by ledgers kept outside the router that everything
+    /// was answered once and nothing ran twice. A quarter of an hour in full.
+    Chaos(chaos::ChaosArgs),
+    /// Play a part of a chaos run; this program starts itself so.
+    #[command(hide = true)]
+    Act { part: String },
     /// Play a part of a run; this program starts itself so.
     #[command(hide = true)]
     Part { role: String },
@@ -135,26 +144,26 @@ impl RunArgs {
         Ok(Plan {
             load,
             count: self.count,
-            seconds: self.seconds,
-            warm_up_seconds: (self.seconds / 5.0).min(2.0),
             payload_bytes: self.payload_bytes,
             actions: self.actions,
             containers: self.containers,
             concurrency: self.concurrency,
             controllers: self.controllers,
             invokers: self.invokers,
-            time_left_ms: 60_000,
-            check_starts: false,
+            ..Plan::closed(self.in_flight, self.seconds)
         })
     }
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        Command::Demo => demo::demo(),
-        Command::Run(args) => args.common.measure(&args.target, &args.plan()?).map(drop),
-        Command::Replay(args) => replay::replay(&args),
-        Command::Bars(args) => bars::bars(&args),
-        Command::Part { role } => fleet::play_as_process(&role),
+        Command::Demo => demo::demo()?,
+        Command::Run(args) => args.common.measure(&args.target, &args.plan()?).map(drop)?,
+        Command::Replay(args) => replay::replay(&args)?,
+        Command::Bars(args) => bars::bars(&args)?,
+        Command::Chaos(args) => return chaos::chaos(&args),
+        Command::Act { part } => return chaos::play(&part),
+        Command::Part { role } => fleet::play_as_process(&role)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

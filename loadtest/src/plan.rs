@@ -87,6 +87,24 @@ pub(crate) struct Replay {
 }
 
 impl Plan {
+    /// A closed loop over one action with 64 containers: what others vary.
+    pub(crate) fn closed(in_flight: u32, seconds: f64) -> Self {
+        Self {
+            load: Load::Closed { in_flight },
+            count: None,
+            seconds,
+            warm_up_seconds: (seconds / 5.0).min(2.0),
+            payload_bytes: 256,
+            actions: 1,
+            containers: 64,
+            concurrency: 64,
+            controllers: 1,
+            invokers: 1,
+            time_left_ms: 60_000,
+            check_starts: false,
+        }
+    }
+
     /// The scenario's name in the result file.
     pub(crate) fn scenario(&self) -> &'static str {
         match &self.load {

@@ -81,7 +81,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
         args.speed
     );
     let results = args.common.measure(&[Target::Router], &plan)?;
-    let unaccounted: u64 = results.iter().map(|result| result.unanswered + result.duplicates).sum();
+    let unaccounted: u64 = results.iter().map(|result| result.counts.unanswered + result.counts.duplicates).sum();
     ensure!(unaccounted == 0, "{unaccounted} activations were not answered exactly once");
     Ok(())
 }
@@ -102,16 +102,13 @@ fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
     let functions = u32::try_from(trace::load(&replay)?.functions.len()).context("more functions than numbers")?;
     Ok(Plan {
         load: Load::Replay(replay),
-        count: None,
-        seconds: 0.0,
-        warm_up_seconds: 0.0,
         payload_bytes: args.payload_bytes,
         actions: functions,
         containers: functions * args.containers,
         concurrency: args.concurrency,
-        controllers: 1,
-        invokers: 1,
         time_left_ms: 600_000,
         check_starts: true,
+        // It lasts as long as its arrivals do.
+        ..Plan::closed(1, 0.0)
     })
 }

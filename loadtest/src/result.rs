@@ -1,5 +1,6 @@
 //! The result file: an array with one object per run. The schema is what other tools read: fields are never renamed.
 
+use crate::book::Counts;
 use serde::{Deserialize, Serialize};
 
 /// One run against one target.
@@ -14,16 +15,9 @@ pub(crate) struct RunResult {
     pub(crate) containers: u32,
     /// The measured window.
     pub(crate) seconds: f64,
-    /// Over the whole run, warm-up included: submitted is the sum of the seven behind it but `duplicates`.
-    pub(crate) submitted: u64,
-    pub(crate) completed: u64,
-    pub(crate) failed: u64,
-    pub(crate) expired: u64,
-    pub(crate) rejected: u64,
-    pub(crate) lost: u64,
-    /// Counted by the generator from its ids, never taken from the router; so are duplicates.
-    pub(crate) unanswered: u64,
-    pub(crate) duplicates: u64,
+    /// Counted by the generator from its ids, never taken from the router. Duplicates are second answers and second starts.
+    #[serde(flatten)]
+    pub(crate) counts: Counts,
     /// Within the window.
     pub(crate) offered_per_s: f64,
     pub(crate) achieved_per_s: f64,

@@ -1,5 +1,6 @@
 //! One run: start the parts, watch the server, put the result together. And several runs of several targets, interleaved.
 
+use crate::book::Counts;
 use crate::fleet::{self, Part, Place, Role, Server, Target};
 use crate::part::{ControllerReport, Event, InvokerReport};
 use crate::plan::{Load, Plan};
@@ -80,14 +81,7 @@ fn result(
         actions: plan.actions,
         containers: plan.containers,
         seconds: seen.seconds,
-        submitted: seen.submitted,
-        completed: seen.completed,
-        failed: seen.failed,
-        expired: seen.expired,
-        rejected: seen.rejected,
-        lost: seen.lost,
-        unanswered: seen.unanswered,
-        duplicates: seen.duplicates + started.duplicates,
+        counts: Counts { duplicates: seen.counts.duplicates + started.duplicates, ..seen.counts },
         offered_per_s: seen.offered as f64 / seen.seconds,
         achieved_per_s: seen.answered as f64 / seen.seconds,
         latency_us: seen.latency,
@@ -132,7 +126,7 @@ fn line(result: &RunResult) -> String {
 
 /// What did not complete.
 fn troubles(result: &RunResult) -> String {
-    let RunResult { failed, expired, rejected, lost, unanswered, duplicates, .. } = *result;
+    let Counts { completed, failed, expired, rejected, lost, unanswered, duplicates, .. } = result.counts;
     let named = [
         (failed, "failed"),
         (expired, "expired"),
@@ -142,7 +136,7 @@ fn troubles(result: &RunResult) -> String {
         (duplicates, "DUPLICATES"),
     ];
     let named: Vec<String> = named.iter().filter(|(n, _)| *n > 0).map(|(n, name)| format!("{n} {name}")).collect();
-    if named.is_empty() { format!("all {} completed", result.completed) } else { named.join(", ") }
+    if named.is_empty() { format!("all {completed} completed") } else { named.join(", ") }
 }
 
 /// One number of a result.

@@ -316,7 +316,9 @@ const BATCH_MAX: usize = 1024;
 async fn settle(controllers: &[Controller], patience: Duration) {
     let deadline = Instant::now() + patience;
     let mut tick = tokio::time::interval(Duration::from_millis(5));
-    while Instant::now() < deadline && controllers.iter().any(|controller| controller.desk.lock().book.counts.out > 0) {
+    while Instant::now() < deadline
+        && controllers.iter().any(|controller| controller.desk.lock().book.counts.unanswered > 0)
+    {
         tick.tick().await;
     }
 }
@@ -326,16 +328,8 @@ fn sum(controllers: &[Controller], seconds: f64) -> ControllerReport {
     let mut record: Option<Record> = None;
     for controller in controllers {
         let mut desk = controller.desk.lock();
-        let counts = desk.book.counts;
-        report.submitted += counts.submitted;
-        report.completed += counts.completed;
-        report.failed += counts.failed;
-        report.expired += counts.expired;
-        report.rejected += counts.rejected;
-        report.lost += counts.lost;
-        report.unanswered += counts.out;
-        report.duplicates += counts.duplicates;
-        report.in_flight_max += counts.out_max;
+        report.counts.add(&desk.book.counts);
+        report.in_flight_max += desk.book.out_max;
         let own = desk.book.take_record();
         match &mut record {
             Some(sum) => sum.add(&own),

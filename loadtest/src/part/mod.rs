@@ -5,6 +5,7 @@ pub(crate) mod controller;
 pub(crate) mod invoker;
 pub(crate) mod pipe;
 
+use crate::book::Counts;
 use crate::plan::Plan;
 use crate::result::{Latency, Stages};
 use serde::{Deserialize, Serialize};
@@ -39,14 +40,7 @@ pub(crate) enum Event {
 /// What the controllers of a run saw.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct ControllerReport {
-    pub(crate) submitted: u64,
-    pub(crate) completed: u64,
-    pub(crate) failed: u64,
-    pub(crate) expired: u64,
-    pub(crate) rejected: u64,
-    pub(crate) lost: u64,
-    pub(crate) unanswered: u64,
-    pub(crate) duplicates: u64,
+    pub(crate) counts: Counts,
     pub(crate) in_flight_max: u64,
     pub(crate) seconds: f64,
     pub(crate) offered: u64,

@@ -17,12 +17,12 @@ use crate::list::{Linked, Links, List};
 use crate::mutant::{Mutant, is};
 use crate::outcome::{Reason, Rejection};
 use crate::slab::{Key, Slab};
+use crate::sync::{AtomicUsize, Ordering};
 use crate::time::Timestamp;
 use crate::wheel::Armed;
 use crate::withheld::{Because, Withheld};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A container within its action. Stale once the container has left, and then recognised as such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,7 @@
 
 use crate::id::ActivationId;
 use crate::slab::Key;
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
+use crate::sync::{DashMap, Entry};
 use foldhash::fast::FixedState;
 
 /// The action and slot an activation lies in.

@@ -21,6 +21,8 @@ pub mod limits;
 mod list;
 pub mod mailbox;
 mod matcher;
+#[cfg(all(test, router_loom))]
+mod models;
 #[doc(hidden)]
 pub mod mutant;
 mod nodes;
@@ -31,7 +33,10 @@ mod rejoin;
 pub mod roster;
 pub mod sessions;
 pub mod slab;
+#[cfg(not(any(router_loom, router_shuttle)))]
 mod sync;
+#[cfg(any(router_loom, router_shuttle))]
+pub mod sync;
 #[cfg(test)]
 mod tables;
 pub mod tally;

@@ -687,7 +687,7 @@ impl Shared {
     }
 
     /// Takes the id of a new activation, unless it is held or ended lately.
-    fn take_id(&self, id: ActivationId, at: Whereabouts) -> Result<(), Rejection> {
+    pub(crate) fn take_id(&self, id: ActivationId, at: Whereabouts) -> Result<(), Rejection> {
         if !self.ledger.take(id, at) && !is(Mutant::IdTakenTwice) {
             return Err(id_in_flight());
         }
@@ -709,7 +709,7 @@ impl Shared {
 
     /// Frees the id of an activation that ended. It is remembered first: in between, somebody who pushes it again would find
     /// it neither held nor ended, and it would run a second time.
-    fn free_id(&self, id: &ActivationId) {
+    pub(crate) fn free_id(&self, id: &ActivationId) {
         if !is(Mutant::LostNotRemembered) {
             self.recent.insert(id);
         }

@@ -1,6 +1,19 @@
-//! Where the engine takes its locks and atomics from: one place, so that a model checker's can stand in for them.
+//! Where the engine takes its locks, atomics and shared collections from: one place, so that a model checker's can stand in
+//! for them. `--cfg router_loom` puts loom's there, `--cfg router_shuttle` shuttle's; no dependency reacts to these flags.
+//! What is checked with them, and what is not, stands in `sync/checked.rs`.
 
-pub(crate) use crossbeam_queue::SegQueue;
-pub(crate) use parking_lot::{Mutex, MutexGuard};
-pub(crate) use std::sync::OnceLock;
-pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(any(router_loom, router_shuttle))]
+mod checked;
+
+#[cfg(any(router_loom, router_shuttle))]
+pub use checked::*;
+
+#[cfg(not(any(router_loom, router_shuttle)))]
+pub(crate) use {
+    crossbeam_queue::SegQueue,
+    dashmap::DashMap,
+    dashmap::mapref::entry::Entry,
+    parking_lot::{Mutex, MutexGuard},
+    std::sync::OnceLock,
+    std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+};

@@ -139,7 +139,7 @@ pub struct Totals([AtomicU64; COUNTS]);
 
 impl Default for Totals {
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; COUNTS])
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 }
 
