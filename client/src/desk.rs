@@ -25,6 +25,7 @@ use crate::id::{ActivationId, Names};
 use crate::invocation::Invocation;
 use crate::outcome::{Answer, Outcome, Reason, Rejection};
 use bytes::{Bytes, BytesMut};
+use engine::mutant::{Mutant, is};
 use engine::slab::{Key, Slab};
 use engine::time::Timestamp;
 use engine::wheel::{Armed, Wheel};
@@ -182,7 +183,8 @@ impl<C> Desk<C> {
             effects.push(Effect::Answer(seat.caller, Box::new(Answer::own(id, outcome))));
             return id;
         }
-        let timer = self.arm(deadline + self.config.answer_grace, Timer::Answer(at));
+        let late = Duration::from_secs(u64::from(is(Mutant::DeskTimerLate)));
+        let timer = self.arm(deadline + self.config.answer_grace + late, Timer::Answer(at));
         let seat = &mut self.seats[at];
         (seat.round, seat.timer) = (round, Some(timer));
         let (id_, reply) = (id.to_wire(), reply.into());
@@ -408,7 +410,7 @@ impl<C> Desk<C> {
         let dismissed: Vec<_> =
             self.seats.iter().filter(|(_, seat)| of(seat)).map(|(at, seat)| (at, seat.kept)).collect();
         for (at, kept) in dismissed {
-            self.answer(now, at, Outcome::Unreachable { maybe_sent: !kept }, effects);
+            self.answer(now, at, Outcome::Unreachable { maybe_sent: !kept && !is(Mutant::DeskSaysNeverSent) }, effects);
         }
         if self.seats.is_empty() {
             self.kept = Vec::new();

@@ -14,6 +14,7 @@
 //! states only what began in that state counts: what was underway when it opened says nothing new.
 
 use crate::backoff::Backoff;
+use crate::mutant::{Mutant, is};
 use crate::time::Timestamp;
 use std::time::Duration;
 
@@ -239,7 +240,7 @@ impl Breaker {
         self.cause = cause;
         self.strikes = self.strikes.saturating_add(1);
         self.ended = self.ended.saturating_add(1);
-        if self.strikes >= rules.strikes && self.strikes >= self.ended.div_ceil(2) {
+        if (self.strikes >= rules.strikes || is(Mutant::BreakerTooQuick)) && self.strikes >= self.ended.div_ceil(2) {
             self.open(now, random);
         }
     }

@@ -14,6 +14,7 @@ use crate::breaker::{Breaker, State};
 use crate::guard::Tripped;
 use crate::id::StreamId;
 use crate::list::{Linked, Links, List};
+use crate::mutant::{Mutant, is};
 use crate::outcome::{Reason, Rejection};
 use crate::slab::{Key, Slab};
 use crate::sync::{AtomicUsize, Ordering};
@@ -228,7 +229,7 @@ impl Containers {
     pub(crate) fn choose(&mut self) -> Choice {
         let Some(key) = self.warm.first().or(self.cold.first()).map(ContainerKey) else { return Choice::None };
         let container = &mut self.all[key.0];
-        if container.room.is_full() {
+        if container.room.is_full() && !is(Mutant::RoomIgnored) {
             container.withheld.add(Because::Room);
             self.unlist(key);
             return Choice::AwaitsRoom(key);
@@ -289,6 +290,12 @@ impl Containers {
         self.list(key);
     }
 
+    /// For a planted bug.
+    pub(crate) fn free_place(&mut self, key: ContainerKey) {
+        let container = &mut self.all[key.0];
+        container.in_flight = container.in_flight.saturating_sub(1);
+    }
+
     /// An activation is not on it any more, and not because it ran there.
     pub(crate) fn left(&mut self, key: ContainerKey) {
         self.all[key.0].in_flight -= 1;
@@ -344,7 +351,9 @@ impl Containers {
     pub(crate) fn suspend(&mut self, key: ContainerKey) {
         if let Some(container) = self.all.get_mut(key.0) {
             container.withheld.add(Because::Suspended);
-            self.unlist(key);
+            if !is(Mutant::SuspendedGetsWork) {
+                self.unlist(key);
+            }
         }
     }
 
@@ -356,7 +365,7 @@ impl Containers {
         container.withheld.lift(Because::Suspended);
         // Whether there is room is seen with the next dispatch; who was told to wait for it may be forgotten.
         container.withheld.lift(Because::Room);
-        let revoked = std::mem::take(&mut container.credits);
+        let revoked = if is(Mutant::RejoinAddsCredits) { 0 } else { std::mem::take(&mut container.credits) };
         let retired = container.is_retired();
         self.unlist(key);
         (!retired).then(|| (revoked, self.grant(key, credits)))
@@ -368,7 +377,7 @@ impl Containers {
             return Compared::default();
         };
         // What is still on its way was spent here and not yet there.
-        let underway = container.dispatched.wrapping_sub(received);
+        let underway = if is(Mutant::AuditForgetsUnderway) { 0 } else { container.dispatched.wrapping_sub(received) };
         let here = container.credits.wrapping_add(underway);
         // Differences are far smaller than half of what the counts wrap at.
         let surplus = here.wrapping_sub(stated).cast_signed();

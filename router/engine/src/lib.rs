@@ -23,6 +23,8 @@ pub mod mailbox;
 mod matcher;
 #[cfg(all(test, router_loom))]
 mod models;
+#[doc(hidden)]
+pub mod mutant;
 mod nodes;
 pub mod outcome;
 mod overdue;

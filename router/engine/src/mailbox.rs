@@ -18,6 +18,7 @@ use crate::container::{ContainerKey, Room};
 use crate::effect::Dispatch;
 use crate::hub::Action;
 use crate::id::ActivationId;
+use crate::mutant::{Mutant, is};
 use crate::outcome::{Answer, Outcome, Refusal};
 use crate::sessions::Attachment;
 use std::collections::{BTreeSet, VecDeque};
@@ -207,7 +208,7 @@ impl Mailbox {
         if !self.is_attached(attachment) {
             return Taken::Over;
         }
-        if self.finishing && self.owed == 0 && self.entries.is_empty() {
+        if self.finishing && (self.owed == 0 || is(Mutant::MailboxEndsEarly)) && self.entries.is_empty() {
             return Taken::Finished;
         }
         if self.entries.is_empty() && self.awaiting.is_empty() {
@@ -274,6 +275,9 @@ impl Mailbox {
         }
         self.attachment = attachment;
         self.standing = Standing::Attached;
+        if is(Mutant::MailboxDropsAnswers) {
+            self.entries.clear();
+        }
         self.finishing = false;
         let waiting = self.entries.iter().filter_map(|entry| match entry {
             Entry::Answer(answer) => Some(answer.id),
@@ -303,7 +307,11 @@ impl Mailbox {
             }
         }
         self.entries = others;
-        self.room.give_back(std::mem::take(&mut self.taken));
+        if is(Mutant::MailboxDropsUnsent) {
+            unsent.clear();
+        }
+        let taken = std::mem::take(&mut self.taken);
+        self.room.give_back(if is(Mutant::MailboxKeepsRoom) { 0 } else { taken });
         unsent
     }
 

@@ -21,6 +21,7 @@ use crate::input::{Completion, Input, Push};
 use crate::ledger::{Ledger, Whereabouts};
 use crate::limits::{Limits, RETRY_AFTER_MS};
 use crate::list::{Linked, Links, List};
+use crate::mutant::{Mutant, is};
 use crate::nodes::Nodes;
 use crate::outcome::{Answer, Durability, Outcome, Reason, Refusal, Rejection, Reply, RunStatus, Stages};
 use crate::recent::Recent;
@@ -199,6 +200,9 @@ impl Matcher {
             }
         };
         if let Err(rejection) = admitted {
+            // A repetition is told that it is one, also where there is no room: else its controller takes it for never started.
+            let known = turn.shared.known(&id).filter(|_| !is(Mutant::RepetitionTakenForNew));
+            let rejection = known.unwrap_or(rejection);
             turn.reject(controller, id, rejection);
         }
     }
@@ -222,7 +226,11 @@ impl Matcher {
         let admitted = self.admit(&push, place, turn);
         let key = admitted.inspect_err(|_| self.release(bytes, turn))?;
         turn.tally.count(why);
-        self.queue.push_back(&mut self.slots, key);
+        if is(Mutant::LastInFirstOut) {
+            self.queue.push_front(&mut self.slots, key);
+        } else {
+            self.queue.push_back(&mut self.slots, key);
+        }
         self.arm(key, turn);
         Ok(())
     }
@@ -278,7 +286,9 @@ impl Matcher {
     }
 
     fn resume(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
-        self.containers.resume(key);
+        if !is(Mutant::RoomForgotten) {
+            self.containers.resume(key);
+        }
         self.settle(turn);
     }
 
@@ -292,7 +302,12 @@ impl Matcher {
     /// Matches what is queued with who has room, then sees whether a superseded revision is done.
     pub(crate) fn settle(&mut self, turn: &mut Turn<'_>) {
         while let Some(key) = self.queue.first() {
-            if self.slots[key].deadline <= turn.now {
+            let late = if is(Mutant::DeadlineOffByOne) {
+                turn.now > self.slots[key].deadline
+            } else {
+                turn.now >= self.slots[key].deadline
+            };
+            if late && !is(Mutant::DeadlineNotChecked) {
                 self.expire(key, turn);
                 continue;
             }
@@ -350,8 +365,14 @@ impl Matcher {
         let Place::InFlight { dispatched_at, answered, .. } = slot.place else { unreachable!("taken as in flight") };
         if answered {
             turn.tally.count(Count::Late);
+            if is(Mutant::LateFreesTwice) {
+                self.containers.free_place(container);
+            }
         } else {
             let verdict = match turn.shared.limits.slow_after {
+                _ if is(Mutant::BreakerBlamesContainer) && status == RunStatus::ActionFailed => {
+                    Verdict::Strike(Cause::Failed)
+                }
                 _ if status == RunStatus::PlatformFailed => Verdict::Strike(Cause::Failed),
                 Some(after) if dispatched_at + after < turn.now => Verdict::Strike(Cause::Slow),
                 _ => Verdict::Good,
@@ -361,6 +382,7 @@ impl Matcher {
                 self.judge(container, verdict, dispatched_at, turn);
             }
         }
+        let credits = credits + u32::from(is(Mutant::CreditTwice));
         if credits > 0 {
             self.grant(container, credits, turn);
         }
@@ -385,6 +407,12 @@ impl Matcher {
             RunStatus::PlatformFailed => (Count::PlatformFailed, Outcome::PlatformFailed(result)),
         };
         turn.tally.count(count);
+        if is(Mutant::AnsweredTwice) {
+            turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome: outcome.clone(), stages });
+        }
+        if is(Mutant::FailureUnanswered) && status == RunStatus::ActionFailed {
+            return;
+        }
         turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome, stages });
     }
 
@@ -397,7 +425,10 @@ impl Matcher {
     }
 
     fn expire(&mut self, key: Key, turn: &mut Turn<'_>) {
-        self.dequeue(key, turn);
+        let bytes = self.dequeue(key, turn).len() as u64;
+        if is(Mutant::BudgetLeak) {
+            turn.shared.budget.reserve_anyway(bytes);
+        }
         let slot = self.forget(key, turn);
         turn.expired(slot.controller, slot.id, slot.reply, slot.accepted_at);
     }
@@ -407,14 +438,16 @@ impl Matcher {
             return self.refuse_foreign(container, &id, turn);
         };
         self.detach(at.slot, container);
-        self.containers.left(container);
+        if !is(Mutant::ReturnKeepsPlace) {
+            self.containers.left(container);
+        }
         let slot = &mut self.slots[at.slot];
         if slot.is_answered() {
             turn.tally.count(Count::Late);
             self.forget(at.slot, turn);
         } else {
             turn.tally.count(Count::Returned);
-            slot.attempt = slot.attempt.saturating_add(1);
+            slot.attempt = slot.attempt.saturating_add(u32::from(!is(Mutant::AttemptNotRaised)));
             let began = slot.dispatched_at();
             self.judge(container, Verdict::Strike(Cause::Refused), began, turn);
             self.requeue(at.slot, payload, turn);
@@ -435,14 +468,20 @@ impl Matcher {
             before = Some(key);
             next = List::after(&self.slots, key);
         }
-        self.queue.insert_after(&mut self.slots, before, key);
+        if is(Mutant::RequeueAtEnd) {
+            self.queue.push_back(&mut self.slots, key);
+        } else {
+            self.queue.insert_after(&mut self.slots, before, key);
+        }
         self.arm(key, turn);
     }
 
     // Containers go.
 
     fn retire(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
-        self.revoke(key, turn);
+        if !is(Mutant::RetiredGetsWork) {
+            self.revoke(key, turn);
+        }
         // Each time it asks: it may not have seen the answer before. Nothing that is dispatched to it comes behind.
         self.drain(key, turn);
         self.settle(turn);
@@ -455,6 +494,11 @@ impl Matcher {
         while let Some(slot) = self.containers.get(key).and_then(|container| container.activations.first()) {
             // The one dispatched last: if a probe is among them, it is that.
             began = Some(self.slots[slot].dispatched_at()).filter(|_| !self.slots[slot].is_answered()).or(began);
+            if is(Mutant::RequeueOnGone) {
+                self.detach(slot, key);
+                self.requeue(slot, Bytes::new(), turn);
+                continue;
+            }
             self.lose(slot, key, turn);
         }
         if let (Some(node), Some(began)) = (node, began) {
@@ -476,6 +520,9 @@ impl Matcher {
             return turn.tally.count(Count::LateLost);
         }
         turn.tally.count(Count::Lost);
+        if is(Mutant::SilentOnGone) {
+            return;
+        }
         let queue_us = dispatched_at.micros_since(slot.accepted_at);
         let dispatch_us = turn.now.micros_since(dispatched_at);
         let stages = Stages { queue_us, dispatch_us, run_us: 0 };
@@ -537,10 +584,11 @@ impl Matcher {
         if accepted {
             budget.reserve_anyway(bytes);
         } else {
-            if self.queued >= limits.action_queued_max {
+            if self.queued >= limits.action_queued_max + u64::from(is(Mutant::CountOffByOne)) {
                 return Err(queue_full("action_queued_max", limits.action_queued_max));
             }
-            if self.queued_bytes + bytes > limits.action_queued_bytes_max {
+            let own = if is(Mutant::BytesNotCounted) { 0 } else { bytes };
+            if self.queued_bytes + own > limits.action_queued_bytes_max {
                 return Err(queue_full("action_queued_bytes_max", limits.action_queued_bytes_max));
             }
             budget.reserve(bytes)?;
@@ -558,7 +606,12 @@ impl Matcher {
 
     /// Arms the deadline of a queued activation.
     fn arm(&mut self, key: Key, turn: &mut Turn<'_>) {
-        let deadline = self.slots[key].deadline;
+        let mut deadline = self.slots[key].deadline;
+        if is(Mutant::TimerEarly) {
+            deadline = turn.now + turn.now.until(deadline) / 2;
+        } else if is(Mutant::TimerLate) {
+            deadline = deadline + std::time::Duration::from_millis(20);
+        }
         let timer = Timer::Deadline(turn.action.clone(), key);
         let (timer, sooner) = turn.shared.timers.arm(turn.action.number(), deadline, timer);
         if let Place::Queued { armed, .. } = &mut self.slots[key].place {
@@ -645,21 +698,31 @@ impl Shared {
 
     /// Takes the id of a new activation, unless it is held or ended lately.
     pub(crate) fn take_id(&self, id: ActivationId, at: Whereabouts) -> Result<(), Rejection> {
-        if !self.ledger.take(id, at) {
+        if !self.ledger.take(id, at) && !is(Mutant::IdTakenTwice) {
             return Err(id_in_flight());
         }
         // After it was taken: one that ends meanwhile is remembered before it is free.
-        if self.recent.contains(&id) {
+        if self.recent.contains(&id) && !is(Mutant::RecentNotAsked) {
             self.ledger.free(&id);
             return Err(id_ended());
         }
         Ok(())
     }
 
+    /// Why an id is not new, if it is not.
+    fn known(&self, id: &ActivationId) -> Option<Rejection> {
+        if self.ledger.find(id).is_some() {
+            return Some(id_in_flight());
+        }
+        self.recent.contains(id).then(id_ended)
+    }
+
     /// Frees the id of an activation that ended. It is remembered first: in between, somebody who pushes it again would find
     /// it neither held nor ended, and it would run a second time.
     pub(crate) fn free_id(&self, id: &ActivationId) {
-        self.recent.insert(id);
+        if !is(Mutant::LostNotRemembered) {
+            self.recent.insert(id);
+        }
         self.ledger.free(id);
     }
 }

@@ -15,6 +15,7 @@ use crate::container::ContainerKey;
 use crate::effect::Effect;
 use crate::list::List;
 use crate::matcher::{Matcher, Place, Turn};
+use crate::mutant::{Mutant, is};
 use crate::outcome::{Answer, Outcome, Stages};
 use crate::slab::Key;
 use crate::tally::Count;
@@ -51,7 +52,7 @@ impl Matcher {
             return; // It left, or was watched anew while the timer was on its way.
         };
         (container.watched_at, container.watch) = (Timestamp::NEVER, None);
-        let overdue = self.time_out(key, turn);
+        let overdue = self.time_out(key, turn).filter(|_| !is(Mutant::WatchedOnce));
         let tripped = self.look_at_breakers(key, turn);
         if let Some(next) = overdue.into_iter().chain(tripped).min() {
             self.watch(key, next, turn);

@@ -12,6 +12,7 @@ use crate::id::ActivationId;
 use crate::input::Rejoin;
 use crate::list::List;
 use crate::matcher::{Matcher, Turn};
+use crate::mutant::{Mutant, is};
 use crate::slab::Key;
 use crate::tally::Count;
 use bytes::Bytes;
@@ -35,6 +36,10 @@ impl Matcher {
             self.forget(at.slot, turn);
         } else {
             self.undecided(on, at.slot, turn);
+            if is(Mutant::UnsentDropped) {
+                self.forget(at.slot, turn);
+                return;
+            }
             self.requeue(at.slot, payload, turn);
         }
         self.settle(turn);
@@ -47,7 +52,7 @@ impl Matcher {
         let mut next = container.activations.first();
         while let Some(slot) = next {
             next = List::after(&self.slots, slot);
-            if held.binary_search(&self.slots[slot].id).is_err() {
+            if held.binary_search(&self.slots[slot].id).is_err() && !is(Mutant::RejoinKeepsAll) {
                 self.containers.left(key);
                 self.undecided(key, slot, turn);
                 self.lose(slot, key, turn);

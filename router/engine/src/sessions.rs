@@ -17,6 +17,7 @@
 //! nothing. This file may not know what a session holds; it keeps one `T` for each.
 
 use crate::id::StreamId;
+use crate::mutant::{Mutant, is};
 use crate::outcome::{Reason, Rejection};
 use crate::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -307,6 +308,7 @@ impl<T: Clone> Sessions<T> {
         let mut due = Vec::new();
         while let Some(&(until, session)) = self.parked.first()
             && until <= now
+            && !is(Mutant::GraceForever)
         {
             self.counts.expired += 1;
             due.extend(self.forget(session).map(|held| (session, held)));

@@ -638,7 +638,7 @@ impl Model {
         }
         let chosen = if self.revisions[to].queue.is_empty() { self.choose(to) } else { None };
         let refused = if chosen.is_none() { self.is_full(to, &push) } else { None };
-        if let Some(reason) = refused.or(known) {
+        if let Some(reason) = known.or(refused) {
             return self.effects.push(format!("answer {} to {:?} {reason}", push.id, push.controller));
         }
         self.acknowledge(&push);

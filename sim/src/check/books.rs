@@ -1,0 +1,124 @@
+//! What the checker writes down of each activation, container, action and session. Its own words, not the engine's.
+
+use super::seen::{Call, Said};
+use std::collections::VecDeque;
+
+/// An activation.
+#[derive(Debug, Clone)]
+pub(super) struct CallBook {
+    pub(super) controller: u16,
+    pub(super) action: u16,
+    /// It asked only whether it is taken.
+    pub(super) only_accept: bool,
+    /// The latest its caller may hear, on its controller's clock.
+    pub(super) answer_by: u64,
+    /// What its caller was told.
+    pub(super) resolved: Option<Said>,
+    /// Its controller died: nobody waits for it.
+    pub(super) orphan: bool,
+    pub(super) starts: u32,
+    /// Where it runs, or ran: its run ended so.
+    pub(super) finished: Option<Said>,
+    /// Dispatches on the wire that were not given back.
+    pub(super) on_the_wire: u32,
+
+    /// The router's life of what follows.
+    pub(super) life: u32,
+    pub(super) place: Place,
+    pub(super) session: u32,
+    /// Order of admission.
+    pub(super) sequence: u64,
+    pub(super) attempt: u32,
+    /// On the router's clock.
+    pub(super) deadline: u64,
+    /// When it was read, or came back unstarted; on the router's clock.
+    pub(super) came_at: u64,
+    pub(super) bytes: u64,
+    pub(super) dispatched_at: u64,
+    /// Its dispatch waits in a mailbox, and has not left the router.
+    pub(super) mailed: bool,
+    /// Its answer waits in a mailbox.
+    pub(super) answer_mailed: bool,
+    /// What the router owes it right now.
+    pub(super) owed: Option<Said>,
+    /// Refusals that are owed for pushes of an id that the router knows.
+    pub(super) refusals_owed: u32,
+}
+
+/// Where an activation is, as seen from outside the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Not in this life of the router.
+    Outside,
+    /// Being read.
+    Reading,
+    Queued,
+    /// On the container of that number.
+    InFlight(u32),
+    /// Answered, and still on that container.
+    Overdue(u32),
+    Ended,
+}
+
+/// A registered container.
+#[derive(Debug, Clone)]
+pub(super) struct ContainerBook {
+    pub(super) session: u32,
+    pub(super) number: u32,
+    pub(super) epoch: u32,
+    pub(super) action: u16,
+    pub(super) concurrency: u32,
+    pub(super) credits: u32,
+    pub(super) in_flight: Vec<Call>,
+    pub(super) open: bool,
+    pub(super) gone: bool,
+    pub(super) suspended: bool,
+    /// It waits for room in its stream.
+    pub(super) awaiting: bool,
+    /// What a breaker may hold against it.
+    pub(super) strikes: u32,
+    /// Dispatches since it was registered or rejoined, less those that never left.
+    pub(super) received: u32,
+}
+
+/// An action.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ActionBook {
+    /// Those queued, by order of admission; others among them have left.
+    pub(super) queue: VecDeque<(u64, Call)>,
+    pub(super) queued: u64,
+    pub(super) queued_bytes: u64,
+    pub(super) containers: Vec<u32>,
+    pub(super) dirty: bool,
+}
+
+/// A peer's session.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SessionBook {
+    /// Containers by number.
+    pub(super) containers: Vec<(u32, u32)>,
+    pub(super) over: bool,
+    /// What a breaker may hold against it, by action.
+    pub(super) strikes: Vec<(u16, u32)>,
+    /// Bytes of dispatches that its writer has not taken.
+    pub(super) waiting_bytes: u64,
+    /// Answers that its writer has not taken.
+    pub(super) answers: u64,
+}
+
+/// How often what happened; compared with the engine's own counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Sums {
+    pub accepted: u64,
+    pub dispatched: u64,
+    pub completed: u64,
+    pub action_failed: u64,
+    pub platform_failed: u64,
+    pub expired: u64,
+    pub lost: u64,
+    pub timed_out: u64,
+    pub returned: u64,
+    pub unsent: u64,
+    pub rejected: u64,
+}

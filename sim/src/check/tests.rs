@@ -1,0 +1,269 @@
+//! Histories made by hand: each is fine but for one thing, and the judge must name that.
+
+use super::*;
+use engine::audit::Audit;
+use std::time::Duration;
+
+const LATE: u64 = 10_000_000;
+
+/// A router with one controller's session (0) and one node's (1), who has a container of action 0 with two places.
+fn scene(credits: u32) -> Checker {
+    let limits = Limits {
+        action_queued_max: 2,
+        overdue_grace: Duration::from_millis(1),
+        breaker: None,
+        slow_after: None,
+        ..Limits::default()
+    };
+    let mut checker = Checker::default();
+    checker.begin(1, 1000, true, false);
+    checker.router_began(&limits);
+    checker.session_began(0);
+    checker.session_began(1);
+    assert_eq!(checker.registered(1, 7, 1, 0, 2, credits), 0);
+    checker
+}
+
+/// A caller asks, and the router reads it at once.
+fn push(checker: &mut Checker, now: u64) -> Call {
+    let call = checker.submitted(0, 0, 1000, now + LATE, false);
+    checker.router_shows(now);
+    checker.read(now, call, 0, 0, 1000, 10);
+    call
+}
+
+fn dispatch(checker: &mut Checker, now: u64, call: Call) {
+    checker.dispatched(now, call, 1, 7, 1, 1, 1, true);
+    checker.dispatch_taken(call, 1, 10);
+    checker.written(call, 1);
+}
+
+/// Pushed, dispatched, written: all is well so far.
+fn running(checker: &mut Checker) -> Call {
+    let call = push(checker, 0);
+    dispatch(checker, 0, call);
+    checker.settled(0, 0, 0);
+    assert!(checker.violation().is_none());
+    call
+}
+
+fn completed(checker: &mut Checker, call: Call) {
+    checker.started(call, 0, 7);
+    checker.finished(call, 0, Said::Completed);
+    checker.completion_read(0, call, Said::Completed, 1);
+    checker.answered(1, call, 0, Said::Completed);
+    checker.settled(1, 0, 0);
+}
+
+#[track_caller]
+fn broken(checker: &Checker, invariant: Invariant, what: &str) {
+    let violation = checker.violation().expect("the judge saw nothing");
+    assert_eq!(violation.invariant, invariant, "{}", violation.what);
+    assert!(violation.what.contains(what), "{}", violation.what);
+}
+
+#[test]
+fn a_good_history_is_good() {
+    let mut checker = scene(2);
+    let call = running(&mut checker);
+    completed(&mut checker, call);
+    checker.resolved(call, Said::Completed, 5, 0);
+    checker.answer_taken(call, 0);
+    let sums = Sums { accepted: 1, dispatched: 1, completed: 1, ..Sums::default() };
+    checker.quiet(&sums, 0);
+    checker.rested(0, 0, 0, &Audit { credits: 2, slots: 2, ..Audit::default() });
+    checker.ended();
+    assert!(checker.violation().is_none(), "{:?}", checker.violation());
+}
+
+#[test]
+fn a_second_start_breaks_i1() {
+    let mut checker = scene(2);
+    let call = running(&mut checker);
+    checker.started(call, 0, 7);
+    checker.started(call, 0, 7);
+    broken(&checker, Invariant::I1, "second time");
+}
+
+#[test]
+fn a_second_dispatch_breaks_i1() {
+    let mut checker = scene(2);
+    let call = running(&mut checker);
+    checker.dispatched(0, call, 1, 7, 1, 1, 1, true);
+    broken(&checker, Invariant::I1, "dispatched while InFlight");
+}
+
+#[test]
+fn what_was_sent_is_not_taken_back() {
+    let mut checker = scene(2);
+    let call = running(&mut checker);
+    checker.suspended(0);
+    checker.unsent(call, 1, 0);
+    broken(&checker, Invariant::I1, "never sent");
+}
+
+#[test]
+fn an_entry_of_an_earlier_registration_breaks_i1() {
+    let mut checker = scene(2);
+    checker.named(0, 7, 2);
+    broken(&checker, Invariant::I1, "epoch");
+}
+
+#[test]
+fn a_second_answer_breaks_i2() {
+    let mut checker = scene(2);
+    let call = running(&mut checker);
+    completed(&mut checker, call);
+    checker.answered(2, call, 0, Said::Completed);
+    broken(&checker, Invariant::I2, "where None was owed");
+}
+
+#[test]
+fn a_completion_without_an_answer_breaks_i2() {
+    let mut checker = scene(2);
+    let call = running(&mut checker);
+    checker.completion_read(0, call, Said::Completed, 1);
+    checker.settled(0, 0, 0);
+    broken(&checker, Invariant::I2, "was due at once");
+}
+
+#[test]
+fn a_late_or_second_word_to_the_caller_breaks_i2() {
+    let mut checker = scene(2);
+    let call = push(&mut checker, 0);
+    checker.resolved(call, Said::TimedOut, LATE + TICK_US + 1, 0);
+    broken(&checker, Invariant::I2, "too late");
+    let mut checker = scene(2);
+    let call = push(&mut checker, 0);
+    checker.resolved(call, Said::TimedOut, 1, 0);
+    checker.resolved(call, Said::TimedOut, 2, 0);
+    broken(&checker, Invariant::I2, "after TimedOut");
+}
+
+#[test]
+fn an_untrue_word_to_the_caller_breaks_i2() {
+    for said in [Said::Completed, Said::Expired, Said::Unreachable(false)] {
+        let mut checker = scene(2);
+        let call = running(&mut checker);
+        checker.started(call, 0, 7);
+        checker.resolved(call, said, 1, 0);
+        broken(&checker, Invariant::I2, "told");
+    }
+}
+
+#[test]
+fn silence_breaks_i2_and_i5() {
+    let mut checker = scene(2);
+    running(&mut checker);
+    checker.ended();
+    broken(&checker, Invariant::I2, "never told");
+    let mut checker = scene(2);
+    let call = running(&mut checker);
+    checker.router_shows(1_000_000 + 1000 + 3 * TICK_US);
+    checker.completion_read(0, call, Said::Completed, 1);
+    broken(&checker, Invariant::I5, "overdue");
+}
+
+#[test]
+fn a_lost_answer_in_the_mailbox_breaks_i2() {
+    let mut checker = scene(2);
+    let call = running(&mut checker);
+    completed(&mut checker, call);
+    checker.told_lost(call, 0);
+    broken(&checker, Invariant::I2, "waits in the mailbox");
+}
+
+#[test]
+fn overtaking_breaks_i3() {
+    let mut checker = scene(0);
+    let first = push(&mut checker, 0);
+    checker.settled(0, 1, 10);
+    let second = push(&mut checker, 0);
+    checker.settled(0, 2, 20);
+    checker.credited(0, 1);
+    dispatch(&mut checker, 0, second);
+    broken(&checker, Invariant::I3, &format!("before activation {first}"));
+}
+
+#[test]
+fn a_dispatch_without_credit_breaks_i4() {
+    let mut checker = scene(0);
+    let call = push(&mut checker, 0);
+    dispatch(&mut checker, 0, call);
+    broken(&checker, Invariant::I4, "without a credit");
+}
+
+#[test]
+fn a_queue_beyond_its_limit_breaks_i4() {
+    let mut checker = scene(0);
+    for queued in 1..=3 {
+        push(&mut checker, 0);
+        checker.settled(0, queued, 10 * queued);
+    }
+    broken(&checker, Invariant::I4, "beyond a limit");
+}
+
+#[test]
+fn a_refusal_with_room_to_spare_breaks_i4() {
+    let mut checker = scene(0);
+    let call = push(&mut checker, 0);
+    checker.answered(0, call, 0, Said::rejected(Reason::QueueFull));
+    broken(&checker, Invariant::I4, "0 (0 B) queued");
+}
+
+#[test]
+fn deadlines_are_kept_to_the_microsecond() {
+    let mut checker = scene(2);
+    let call = push(&mut checker, 0);
+    dispatch(&mut checker, 1_000_000, call);
+    broken(&checker, Invariant::I5, "after its deadline");
+    let mut checker = scene(0);
+    let call = push(&mut checker, 0);
+    checker.settled(0, 1, 10);
+    checker.answered(999_999, call, 0, Said::Expired);
+    broken(&checker, Invariant::I5, "before its deadline");
+    let mut checker = scene(0);
+    let call = push(&mut checker, 0);
+    checker.settled(0, 1, 10);
+    checker.answered(1_000_000 + 2 * TICK_US + 1, call, 0, Said::Expired);
+    broken(&checker, Invariant::I5, "too late");
+}
+
+#[test]
+fn counts_that_do_not_add_up_break_i7() {
+    let mut checker = scene(2);
+    running(&mut checker);
+    checker.quiet(&Sums { accepted: 1, dispatched: 2, ..Sums::default() }, 1);
+    broken(&checker, Invariant::I7, "dispatched: 2");
+    let mut checker = scene(0);
+    push(&mut checker, 0);
+    checker.settled(0, 0, 0);
+    broken(&checker, Invariant::I7, "the router counts 0");
+}
+
+#[test]
+fn waiting_beside_a_free_credit_breaks_i8() {
+    let mut checker = scene(1);
+    push(&mut checker, 0);
+    checker.settled(0, 1, 10);
+    broken(&checker, Invariant::I8, "wait while container 0 has 1 credits");
+}
+
+#[test]
+fn a_drain_that_leaves_something_breaks_i11() {
+    let mut checker = scene(1);
+    checker.drain_over(1, true);
+    broken(&checker, Invariant::I11, "still holds 1");
+}
+
+#[test]
+fn what_is_left_at_the_end_breaks_i12() {
+    let rested = Audit { credits: 2, slots: 2, ..Audit::default() };
+    let cases: [(usize, usize, usize, Audit); 4] =
+        [(1, 0, 0, rested), (0, 1, 0, rested), (0, 0, 1, rested), (0, 0, 0, Audit { credits: 1, ..rested })];
+    for (held, mailboxes, parked, audit) in cases {
+        let mut checker = scene(2);
+        checker.rested(held, mailboxes, parked, &audit);
+        broken(&checker, Invariant::I12, "");
+    }
+}

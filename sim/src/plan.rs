@@ -1,0 +1,256 @@
+//! What a seed means: how many of everything, every limit, how fast, how slow, and what goes wrong. All of it is drawn.
+
+use crate::agenda::Instant;
+use crate::clock::RATE_PPM_MAX;
+use crate::dice::Dice;
+use engine::breaker::Rules;
+use engine::limits::Limits;
+use std::time::Duration;
+
+/// The configuration of a world. Times are microseconds where their name says nothing else; chances are per million.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // The names say it, and this is printed as it is.
+pub struct Plan {
+    pub seed: u64,
+    pub activations: u32,
+    pub controllers: u16,
+    pub nodes: u16,
+    pub actions: u16,
+    pub containers_per_node: u16,
+    pub concurrency_max: u32,
+    pub limits: Limits,
+    pub outbox_bytes_max: usize,
+    pub window_bytes: usize,
+    pub frame_entries_max: usize,
+    pub wheels: usize,
+    pub timers_at_once: usize,
+    pub clock_ppm_max: u64,
+
+    pub gap_us: u64,
+    pub service_us: u64,
+    pub latency_us: u64,
+    pub jitter_us: u64,
+    pub batch_us: u64,
+    pub writer_us: u64,
+    pub timeout_ms_min: u64,
+    pub timeout_ms_max: u64,
+    pub answer_grace_ms: u64,
+    pub reconnect_us: u64,
+    pub payload_bytes_max: u64,
+
+    pub only_accept: u32,
+    pub action_fails: u32,
+    pub platform_fails: u32,
+    pub returns: u32,
+    pub credit_apart: u32,
+    pub churn_us: u64,
+    /// A container that never answers takes that share of what it gets.
+    pub never_answers: u32,
+    pub lies: u32,
+    pub audit_us: u64,
+    /// Activations that a controller pushes twice, and those that it pushes again later.
+    pub duplicates: u32,
+    pub repeats: u32,
+    /// Controllers that push what waits again when they are back, and do not merely ask.
+    pub resubmits: bool,
+    /// Controllers that have a second stream, under another name.
+    pub two_lines: bool,
+    /// Controllers that are the project's own: the client's desk.
+    pub desks: u16,
+    pub desk_breaker: bool,
+    pub controller_grace_ms: u64,
+    pub node_grace_ms: u64,
+    pub faults: Vec<Fault>,
+    pub heal_at: Instant,
+}
+
+/// Something goes wrong.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Fault {
+    pub at: Instant,
+    pub kind: Kind,
+    /// Whom it strikes: an index, taken modulo how many there are.
+    pub whom: u32,
+    /// How long it goes on.
+    pub lasts_us: u64,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// What can go wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Kind { $($(#[$doc])* $name,)* }
+
+        impl Kind {
+            /// Every kind, in order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A connection breaks; both sides hear of it soon.
+    Cut = "cut",
+    /// A connection breaks and the peer does not notice for a while.
+    HalfOpenPeer = "half_open_peer",
+    /// A connection breaks and the router does not notice for a while.
+    HalfOpenRouter = "half_open_router",
+    /// What a peer says is held up.
+    StallUp = "stall_up",
+    /// What the router says to a peer is held up.
+    StallDown = "stall_down",
+    /// A peer and the router do not reach each other; connections break on both sides in time.
+    Partition = "partition",
+    /// A peer reads slowly.
+    SlowReader = "slow_reader",
+    /// A node's process dies and starts again.
+    CrashNode = "crash_node",
+    /// A controller's process dies and starts again.
+    CrashController = "crash_controller",
+    /// The router's process dies and starts again, without memory.
+    CrashRouter = "crash_router",
+    /// A node's process stands still.
+    PauseNode = "pause_node",
+    /// A controller's process stands still.
+    PauseController = "pause_controller",
+    /// The router's process stands still.
+    PauseRouter = "pause_router",
+    /// A controller says that it has said all, waits for its answers, and opens another stream.
+    HalfClose = "half_close",
+    /// The router is told to stop, drains, and starts again.
+    Drain = "drain",
+}
+
+impl Plan {
+    /// What that seed means, with about that many activations.
+    pub fn draw(seed: u64, activations: u32) -> Self {
+        let dice = &mut Dice::new(seed);
+        let activations =
+            u32::try_from(dice.between(u64::from(activations) / 2, u64::from(activations) * 3 / 2)).unwrap_or(1).max(1);
+        let tiny = dice.one_in(4);
+        let controllers = u16::try_from(dice.between(1, 4)).unwrap_or(1);
+        let nodes = u16::try_from(dice.between(1, 5)).unwrap_or(1);
+        let actions = u16::try_from(if dice.one_in(3) { 1 } else { dice.between(1, 6) }).unwrap_or(1);
+        let gap_us = dice.spread(4, 8000);
+        let duration = gap_us * u64::from(activations);
+        let concurrency_max = u32::try_from(if tiny { dice.between(1, 3) } else { dice.spread(1, 64) }).unwrap_or(1);
+        // From a third of the load to three times as much as there is room for.
+        let places = u64::from(nodes) * 2 * u64::from(concurrency_max.div_ceil(2));
+        let service_us = (gap_us * places * dice.between(10, 300) / 100).clamp(20, 500_000);
+        let slow = dice.one_in(2);
+        let timeout_ms_max = if slow { dice.spread(50, 30_000) } else { dice.spread(2, 500) };
+        let mut plan = Self {
+            seed,
+            activations,
+            controllers,
+            nodes,
+            actions,
+            containers_per_node: u16::try_from(dice.between(1, 4)).unwrap_or(1),
+            concurrency_max,
+            limits: draw_limits(dice, tiny, activations),
+            outbox_bytes_max: usize::try_from(dice.spread(200, 1 << 20)).unwrap_or(200),
+            window_bytes: usize::try_from(dice.spread(200, 1 << 20)).unwrap_or(200),
+            frame_entries_max: usize::try_from(dice.spread(1, 1024)).unwrap_or(1),
+            wheels: usize::try_from(dice.between(1, 3)).unwrap_or(1),
+            timers_at_once: usize::try_from(dice.spread(1, 256)).unwrap_or(1),
+            clock_ppm_max: if dice.one_in(2) { 0 } else { RATE_PPM_MAX },
+            gap_us,
+            service_us,
+            latency_us: dice.spread(10, 5000),
+            jitter_us: dice.spread(1, 2000),
+            batch_us: if dice.one_in(2) { 0 } else { dice.spread(1, 2000) },
+            writer_us: if dice.one_in(2) { 0 } else { dice.spread(1, 2000) },
+            timeout_ms_min: dice.spread(1, timeout_ms_max),
+            timeout_ms_max,
+            answer_grace_ms: dice.between(1, 100),
+            reconnect_us: dice.spread(100, 100_000),
+            payload_bytes_max: dice.spread(1, 600),
+            only_accept: rarely(dice, 4, 200_000),
+            action_fails: rarely(dice, 2, 50_000),
+            platform_fails: rarely(dice, 4, 20_000),
+            returns: rarely(dice, 3, 100_000),
+            credit_apart: rarely(dice, 2, 500_000),
+            churn_us: if dice.one_in(3) { (duration / dice.between(1, 20)).max(1000) } else { 0 },
+            never_answers: rarely(dice, 5, 50_000),
+            lies: rarely(dice, 4, 50_000),
+            audit_us: if dice.one_in(3) { (duration / dice.between(2, 50)).max(1000) } else { 0 },
+            duplicates: rarely(dice, 4, 100_000),
+            repeats: rarely(dice, 4, 100_000),
+            resubmits: dice.one_in(2),
+            two_lines: dice.one_in(4),
+            desks: if dice.one_in(2) { u16::try_from(dice.below(u64::from(controllers) + 1)).unwrap_or(0) } else { 0 },
+            desk_breaker: dice.one_in(2),
+            controller_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 20_000) },
+            node_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 2_000) },
+            faults: Vec::new(),
+            heal_at: duration * dice.between(60, 95) / 100,
+        };
+        if plan.only_accept == 0 && dice.one_in(2) {
+            plan.limits.breaker = Some(draw_rules(dice));
+            plan.limits.slow_after = dice.one_in(2).then(|| Duration::from_micros(dice.spread(100, 1_000_000)));
+        }
+        plan.faults = plan.draw_faults(dice);
+        plan
+    }
+
+    fn draw_faults(&self, dice: &mut Dice) -> Vec<Fault> {
+        let count = match dice.below(8) {
+            0 => 0,
+            1..=4 => dice.between(1, 4),
+            5 | 6 => dice.between(4, 12),
+            _ => dice.between(10, 40),
+        };
+        // A world has a few kinds of trouble, so that some worlds have much of one.
+        let kinds: Vec<Kind> = (0..dice.between(1, 5)).map(|_| *dice.pick(Kind::ALL)).collect();
+        (0..count)
+            .map(|_| Fault {
+                at: dice.below(self.heal_at.max(1)),
+                kind: *dice.pick(&kinds),
+                whom: u32::try_from(dice.below(1 << 16)).unwrap_or(0),
+                lasts_us: dice.spread(10, (self.heal_at / 2).clamp(100, 20_000_000)),
+            })
+            .collect()
+    }
+}
+
+fn rarely(dice: &mut Dice, one_in: u64, per_million_max: u64) -> u32 {
+    if dice.one_in(one_in) { u32::try_from(dice.spread(100, per_million_max)).unwrap_or(0) } else { 0 }
+}
+
+fn draw_rules(dice: &mut Dice) -> Rules {
+    let strikes = u32::try_from(dice.between(1, 6)).unwrap_or(3);
+    let open_first = Duration::from_micros(dice.spread(100, 1_000_000));
+    let open_max = open_first * u32::try_from(dice.between(1, 60)).unwrap_or(1);
+    let probes = u32::try_from(dice.between(1, 3)).unwrap_or(2);
+    Rules { strikes, window: Duration::from_micros(dice.spread(1000, 10_000_000)), open_first, open_max, probes }
+}
+
+/// One run in four has limits of one to three: they find most.
+fn draw_limits(dice: &mut Dice, tiny: bool, activations: u32) -> Limits {
+    let mut number = |large: u64| if tiny { dice.between(1, 3) } else { dice.spread(4, large) };
+    let action_queued_max = number(10_000);
+    let router_queued_max = number(10_000);
+    let bytes = if tiny { 1000 } else { 100_000 };
+    Limits {
+        payload_bytes_max: 1 << 20,
+        action_queued_max,
+        action_queued_bytes_max: dice.spread(bytes / 4, bytes * 50),
+        router_queued_max,
+        router_queued_bytes_max: dice.spread(bytes / 4, bytes * 50),
+        actions_max: 64,
+        container_concurrency_max: 4096,
+        idle_grace: Duration::from_millis(dice.spread(5_000, 600_000)),
+        overdue_grace: Duration::from_millis(dice.between(1, 100)),
+        // So many that no id is forgotten while it may come again.
+        recent_ids: (activations as usize * 3).next_power_of_two(),
+        breaker: None,
+        slow_after: None,
+        ..Limits::default()
+    }
+}
