@@ -157,9 +157,10 @@ impl Mailbox {
         self.standing == Standing::Attached && !self.entries.is_empty()
     }
 
-    /// Whether its peer is away and there is nothing to tell it, now or later.
+    /// Whether its peer is away and there is nothing to tell it, now or later, but that the router is draining.
     pub fn is_parked_in_vain(&self) -> bool {
-        self.standing == Standing::Parked && self.entries.is_empty() && self.owed <= 0
+        let only_that = self.entries.iter().all(|entry| matches!(entry, Entry::Draining));
+        self.standing == Standing::Parked && only_that && self.owed <= 0
     }
 
     /// Whether it takes nothing and gives nothing any more.
@@ -448,6 +449,19 @@ mod tests {
         // One that comes back after all is not.
         assert!(mailbox.attach(first.next()));
         assert!(matches!(mailbox.take(first.next(), &mut hands), Taken::Nothing));
+    }
+
+    #[test]
+    fn who_is_owed_nothing_is_parked_in_vain_also_while_the_router_drains() {
+        let mut mailbox = Mailbox::new(BYTES_MAX);
+        fill(&mut mailbox, vec![Entry::Draining]);
+        assert!(!mailbox.is_parked_in_vain(), "its peer is here");
+        mailbox.park(Attachment::FIRST);
+        assert!(mailbox.is_parked_in_vain());
+        mailbox.owe(1);
+        assert!(!mailbox.is_parked_in_vain(), "an answer is to come");
+        fill(&mut mailbox, vec![answer(1, 0)]);
+        assert!(!mailbox.is_parked_in_vain(), "it is here");
     }
 
     #[test]
