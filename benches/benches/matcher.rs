@@ -213,7 +213,8 @@ impl World {
         for frame in dispatched.chunks(64) {
             for (container, id) in frame {
                 let (result, status) = (self.payload.clone(), RunStatus::Succeeded);
-                let completion = Completion { id: *id, status, result, run_us: 0, credits };
+                let completion =
+                    Completion { id: *id, status, result, run_us: 0, arrived_at: Timestamp::ZERO, credits };
                 self.inputs.push(Input::Complete(on.containers[*container as usize], completion));
             }
             self.hand_in(on);

@@ -93,6 +93,8 @@ pub struct Completion {
     pub result: Bytes,
     /// Microseconds it ran.
     pub run_us: u32,
+    /// When it came to the router.
+    pub arrived_at: Timestamp,
     /// Credits granted along with it.
     pub credits: u32,
 }

@@ -164,9 +164,13 @@ impl Matcher {
     }
 
     /// A thread may be at it for others long after its pass began, and another come whose pass began earlier. Time goes on
-    /// meanwhile, and pushes tell how far.
+    /// meanwhile, and pushes and completions tell how far.
     fn catch_up(&mut self, input: &Input, turn: &mut Turn<'_>) {
-        let arrived = if let Input::Push(push) = input { push.accepted_at } else { Timestamp::ZERO };
+        let arrived = match input {
+            Input::Push(push) => push.accepted_at,
+            Input::Complete(_, completion) => completion.arrived_at,
+            _ => Timestamp::ZERO,
+        };
         self.latest = self.latest.max(turn.now).max(arrived);
         turn.now = self.latest;
     }
@@ -359,7 +363,7 @@ impl Matcher {
     // Activations end.
 
     fn complete(&mut self, container: ContainerKey, completion: Completion, turn: &mut Turn<'_>) {
-        let Completion { id, status, result, run_us, credits } = completion;
+        let Completion { id, status, result, run_us, credits, .. } = completion;
         let Some(slot) = self.take_in_flight(container, &id, turn) else { return };
         self.containers.completed(container);
         let Place::InFlight { dispatched_at, answered, .. } = slot.place else { unreachable!("taken as in flight") };
@@ -793,7 +797,7 @@ mod tests {
     #[test]
     fn sizes() {
         let bytes = (Slab::<Slot>::ENTRY_BYTES, Containers::CONTAINER_BYTES, size_of::<Matcher>(), size_of::<Input>());
-        assert_eq!(bytes, (120, 112, 200, 80), "a slot, a container, a matcher, an input");
+        assert_eq!(bytes, (120, 112, 200, 88), "a slot, a container, a matcher, an input");
     }
 
     #[derive(Debug, Default)]
@@ -876,7 +880,11 @@ mod tests {
                 })
             };
             let complete = |status| {
-                Input::Complete(on, Completion { id: ID, status, result: Bytes::new(), run_us: 0, credits: 0 })
+                let arrived_at = Timestamp::ZERO;
+                Input::Complete(
+                    on,
+                    Completion { id: ID, status, result: Bytes::new(), run_us: 0, arrived_at, credits: 0 },
+                )
             };
             let input = match event {
                 "push" => push(now + TIME_LEFT),

@@ -325,7 +325,8 @@ impl Pair {
 
     fn completion(&self, at: usize, which: &Which, status: u8, credits: u32) -> Completion {
         let status = [RunStatus::Succeeded, RunStatus::ActionFailed, RunStatus::PlatformFailed][usize::from(status)];
-        Completion { id: self.model.which(at, which), status, result: Bytes::new(), run_us: 0, credits }
+        let (result, arrived_at) = (Bytes::new(), Timestamp::ZERO);
+        Completion { id: self.model.which(at, which), status, result, run_us: 0, arrived_at, credits }
     }
 
     fn set_full(&mut self, stream: u8, full: bool) {

@@ -517,6 +517,7 @@ fn completion(words: &Words<'_>) -> Completion {
         },
         result: Bytes::from_static(b"result"),
         run_us: words.number_after("ran", 0),
+        arrived_at: Timestamp::ZERO,
         credits: words.number_after("credits", 0),
     }
 }

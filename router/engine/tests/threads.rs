@@ -159,7 +159,8 @@ fn live(key: ActionKey, life: u64, hub: &Hub, post: &Post, pass: &mut Pass<Couri
             vec![Input::Return(container, id, payload), Input::Credit(container, 1)]
         } else {
             let status = RunStatus::Succeeded;
-            vec![Input::Complete(container, Completion { id, status, result: Bytes::new(), run_us: 1, credits: 1 })]
+            let (result, arrived_at) = (Bytes::new(), Timestamp::ZERO);
+            vec![Input::Complete(container, Completion { id, status, result, run_us: 1, arrived_at, credits: 1 })]
         };
         pass.now = post.now();
         hub.enter(&action, &mut inputs, pass);

@@ -212,7 +212,7 @@ impl Reader {
         let id = limits.check_id(&id)?;
         limits.check_payload("result", result.len())?;
         let status = convert::run_status(status)?;
-        let completion = Completion { id, status, result, run_us, credits };
+        let completion = Completion { id, status, result, run_us, arrived_at: self.pass.now, credits };
         self.add(roster, container, epoch, |key| Input::Complete(key, completion))
     }
 

@@ -72,7 +72,7 @@ impl Router {
                     if let Some(call) = ctx.call(id) {
                         ctx.checker.completion_read(judged, call, said(status), credits);
                     }
-                    let completion = Completion { id, status, result, run_us: 1, credits };
+                    let completion = Completion { id, status, result, run_us: 1, arrived_at: self.pass.now, credits };
                     self.enter(&action, Input::Complete(key, completion), ctx);
                 }
             }

@@ -183,7 +183,7 @@ impl World {
     pub(crate) fn complete_one(&self, container: &Container, hand: &mut Hand<'_>) -> bool {
         let Some((id, _)) = self.take(container.number) else { return false };
         let (status, result) = (RunStatus::Succeeded, Bytes::new());
-        let completion = Completion { id, status, result, run_us: 1, credits: 1 };
+        let completion = Completion { id, status, result, run_us: 1, arrived_at: Timestamp::ZERO, credits: 1 };
         self.enter(container, Input::Complete(container.key, completion), hand);
         true
     }
