@@ -11,7 +11,6 @@ use crate::worker;
 use engine::breaker::Rules;
 use engine::hub::Hub;
 use engine::limits::Limits;
-use proto::v1::router_server::RouterServer;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -139,7 +138,7 @@ impl App {
 }
 
 /// What health checks ask about.
-type DataPlane = RouterServer<grpc::Routes>;
+type DataPlane = grpc::Door;
 
 /// Lets clients ask what is served here.
 fn reflection() -> ServerReflectionServer<impl ServerReflection> {

@@ -2,8 +2,8 @@
 //! way from socket to engine and back crosses threads.
 
 use crate::config::{Config, Http2, Limits};
+use crate::grpc::{self, Door};
 use crate::listener::{self, Accepted};
-use proto::v1::router_server::{Router, RouterServer};
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -25,11 +25,9 @@ pub fn start_all(config: &Config, routes: &Routes) -> std::io::Result<Vec<mpsc::
 }
 
 /// A service of the data plane, with the limits of frames set.
-pub fn with_limits<T: Router>(service: T, limits: &Limits) -> RouterServer<T> {
+pub fn with_limits(service: grpc::Routes, limits: &Limits) -> Door {
     let frame_bytes_max = limits.frame_bytes_max as usize;
-    RouterServer::new(service)
-        .max_decoding_message_size(frame_bytes_max)
-        .max_encoding_message_size(frame_bytes_max + FRAME_SLACK)
+    Door::new(service, frame_bytes_max, frame_bytes_max + FRAME_SLACK)
 }
 
 fn start(number: usize, http2: &Http2, routes: Routes) -> std::io::Result<mpsc::Sender<Accepted>> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use parking_lot::{Mutex, RwLock};
 use proto::v1;
-use proto::v1::router_server::Router;
+use proto::v1::router_server::{Router, RouterServer};
 use router::config::Config;
 use router::listener;
 use router::worker;
@@ -29,7 +29,9 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let socket = listener::bind(config.listen)?;
     let address = socket.local_addr()?;
-    let routes = Routes::new(worker::with_limits(Pipe::default(), &config.limits));
+    let frame_bytes_max = config.limits.frame_bytes_max as usize;
+    let service = RouterServer::new(Pipe::default()).max_decoding_message_size(frame_bytes_max);
+    let routes = Routes::new(service);
     let workers = worker::start_all(config, &routes)?;
     let permits = Arc::new(Semaphore::new(config.limits.connections_max));
     let accepting = tokio::spawn(listener::accept_loop(socket, workers, permits, Arc::default()));

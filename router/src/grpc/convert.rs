@@ -1,7 +1,6 @@
 //! Between the engine's words and the wire's: outcomes, reasons, entries. Decides nothing.
 
 use bytes::Bytes;
-use engine::effect::Dispatch;
 use engine::outcome::{Answer, Durability, Outcome, Reason, Refusal, Rejection, Reply, RunStatus, Stages};
 use proto::v1;
 use tonic::{Code, Status};
@@ -54,11 +53,6 @@ pub(super) fn answer(answer: Answer) -> v1::Answer {
     };
     wire.outcome = outcome as i32;
     wire
-}
-
-pub(super) fn dispatch(dispatch: Dispatch) -> v1::Dispatch {
-    let Dispatch { container, epoch, id, time_left_ms, payload, attempt } = dispatch;
-    v1::Dispatch { container, id: Bytes::copy_from_slice(&id.0), time_left_ms, payload, attempt, epoch }
 }
 
 pub(super) fn refusal(refusal: Refusal) -> v1::Refusal {

@@ -1,6 +1,7 @@
 //! The writing half of a stream: turns what waits in an outbox into frames. Never waits to fill one.
 
 use super::Service;
+use super::wire::Outbound;
 use crate::driver::Driver;
 use crate::outbox::{Awaiting, Entry, Line, Outbox, Taken};
 use engine::hub::Pass;
@@ -12,23 +13,14 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use tonic::Status;
 
-/// A message that entries are put into.
-pub trait Frame: Unpin {
-    /// An empty one with room for about that many entries.
-    fn with_room(entries: usize) -> Self;
-
-    /// Adds an entry, which is of a kind that goes to this peer.
-    fn put(&mut self, entry: Entry);
-}
-
 /// The frames of one stream. When it is dropped, the stream's reader is told.
 #[derive(Debug)]
-pub struct Frames<F> {
+pub(super) struct Frames<M> {
     service: Arc<Service>,
     outbox: Arc<Outbox>,
     line: Arc<Line>,
     /// Sent before all else.
-    welcome: Option<F>,
+    welcome: Option<M>,
     ending: Ending,
     /// Taken from the outbox for the next frame.
     hands: VecDeque<Entry>,
@@ -42,23 +34,18 @@ pub struct Frames<F> {
 /// took the session over.
 pub(super) type Ending = Arc<OnceLock<Result<(), Status>>>;
 
-/// What most full frames hold at the most: enough to make room for beforehand.
-const ENTRIES_USUAL: usize = 256;
-
-impl<F: Frame> Frames<F> {
-    pub(super) fn new(service: Arc<Service>, outbox: Arc<Outbox>, line: Arc<Line>, ending: Ending, welcome: F) -> Self {
+impl<M> Frames<M> {
+    pub(super) fn new(service: Arc<Service>, outbox: Arc<Outbox>, line: Arc<Line>, ending: Ending, welcome: M) -> Self {
         let (welcome, hands) = (Some(welcome), VecDeque::new());
         Self { service, outbox, line, welcome, ending, hands, finished: false, pass: None }
     }
 
-    fn next_frame(&mut self) -> F {
-        let mut frame = F::with_room(self.hands.len().min(ENTRIES_USUAL));
-        self.hands.drain(..).for_each(|entry| frame.put(entry));
+    fn next_frame(&mut self) -> Outbound<M> {
         self.outbox.wrote();
-        frame
+        Outbound { welcome: None, entries: std::mem::take(&mut self.hands) }
     }
 
-    fn end(&self) -> Option<Result<F, Status>> {
+    fn end(&self) -> Option<Result<Outbound<M>, Status>> {
         let untold = || {
             Err(if self.outbox.is_closed() {
                 Status::resource_exhausted("outbox_bytes_max or write_stall_ms: the stream was not read")
@@ -80,13 +67,13 @@ impl<F: Frame> Frames<F> {
     }
 }
 
-impl<F: Frame> Stream for Frames<F> {
-    type Item = Result<F, Status>;
+impl<M: Unpin> Stream for Frames<M> {
+    type Item = Result<Outbound<M>, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         if let Some(welcome) = this.welcome.take() {
-            return Poll::Ready(Some(Ok(welcome)));
+            return Poll::Ready(Some(Ok(Outbound { welcome: Some(welcome), entries: VecDeque::new() })));
         }
         while this.hands.is_empty() {
             match ready!(this.outbox.poll_take(&this.line, cx, &mut this.hands)) {
@@ -103,7 +90,7 @@ impl<F: Frame> Stream for Frames<F> {
     }
 }
 
-impl<F> Drop for Frames<F> {
+impl<M> Drop for Frames<M> {
     fn drop(&mut self) {
         self.line.hang_up(self.finished);
     }

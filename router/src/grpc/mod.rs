@@ -9,10 +9,14 @@
 
 mod batch;
 mod convert;
+mod door;
 mod frames;
 mod invoke;
 mod pull;
 mod push;
+mod wire;
+
+pub use door::Door;
 
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -34,7 +38,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
 
 /// What the service needs, shared by all of its streams.
 #[derive(Debug)]
@@ -206,24 +210,6 @@ fn draining() -> Rejection {
 
 /// What controllers are told to wait when the router drains: about as long as a restart takes.
 const DRAIN_RETRY_MS: u32 = 1000;
-
-#[tonic::async_trait]
-impl v1::router_server::Router for Routes {
-    type PushStream = push::Answers;
-    type PullStream = pull::Work;
-
-    async fn push(&self, request: Request<Streaming<v1::PushRequest>>) -> Result<Response<push::Answers>, Status> {
-        push::open(self.0.clone(), request.into_inner()).await.map(Response::new)
-    }
-
-    async fn pull(&self, request: Request<Streaming<v1::PullRequest>>) -> Result<Response<pull::Work>, Status> {
-        pull::open(self.0.clone(), request.into_inner()).await.map(Response::new)
-    }
-
-    async fn invoke(&self, request: Request<v1::InvokeRequest>) -> Result<Response<v1::InvokeResponse>, Status> {
-        invoke::invoke(&self.0, request.into_inner()).await.map(Response::new)
-    }
-}
 
 /// The first frame of a stream.
 async fn first<T>(inbound: &mut Streaming<T>) -> Result<T, Status> {

@@ -2,11 +2,12 @@
 
 use super::batch::Batch;
 use super::convert::{self, status};
-use super::frames::{Ending, Frame, Frames};
+use super::frames::{Ending, Frames};
+use super::wire::{self, Inbound, Outbound};
 use super::{Allowance, Service, check_peer, first};
 use crate::driver::Driver;
 use crate::nodes::{Member, Node, Opened};
-use crate::outbox::{Entry, Line};
+use crate::outbox::Line;
 use bytes::Bytes;
 use engine::container::{ContainerKey, Registration};
 use engine::effect::{Effect, Perform};
@@ -20,30 +21,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Status, Streaming};
 
-/// What goes out on a Pull stream.
+/// What comes in on a Pull stream.
+pub(super) type Frame = Inbound<v1::PullRequest>;
+/// What goes out on it.
 pub(super) type Work = Frames<v1::PullResponse>;
-
-impl Frame for v1::PullResponse {
-    fn with_room(entries: usize) -> Self {
-        Self { dispatches: Vec::with_capacity(entries), ..Self::default() }
-    }
-
-    fn put(&mut self, entry: Entry) {
-        match entry {
-            Entry::Dispatch(dispatch) => self.dispatches.push(convert::dispatch(dispatch)),
-            Entry::Refuse(refusal) => self.refusals.push(convert::refusal(refusal)),
-            Entry::Drain(container, epoch) => self.drains.push(v1::Drain { container, epoch }),
-            // The router finishes what it has; its containers are told one by one when they are done with.
-            Entry::Draining => {}
-            Entry::Answer(_) => unreachable!("invokers ask for nothing"),
-        }
-    }
-}
+/// One frame of that.
+pub(super) type Out = Outbound<v1::PullResponse>;
 
 /// Opens an invoker node's stream: reads its first frame, then leaves a reader to the runtime.
-pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<v1::PullRequest>) -> Result<Work, Status> {
-    let frame = first(&mut inbound).await?;
-    let Some(hello) = &frame.hello else {
+pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<Frame>) -> Result<Work, Status> {
+    let mut frame = first(&mut inbound).await?;
+    let Some(hello) = frame.rest.hello.take() else {
         return Err(status(&Rejection::new(Reason::HelloMissing, "hello", 0)));
     };
     check_peer("hello.invoker_id", &hello.invoker_id)?;
@@ -57,7 +45,7 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<v1::PullR
     let ending = Ending::default();
     let work = Frames::new(service.clone(), node.outbox.clone(), line.clone(), ending.clone(), welcome);
     let mut reader = Reader { service, node, line, ending, how: End::Broke, pass, batch: Batch::default() };
-    reader.handle(v1::PullRequest { hello: None, ..frame });
+    reader.handle(frame);
     tokio::spawn(reader.run(inbound));
     Ok(work)
 }
@@ -77,7 +65,7 @@ struct Reader {
 const REJOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Reader {
-    async fn run(mut self, mut inbound: Streaming<v1::PullRequest>) {
+    async fn run(mut self, mut inbound: Streaming<Frame>) {
         let rejoin_timeout = tokio::time::sleep(REJOIN_TIMEOUT);
         tokio::pin!(rejoin_timeout);
         let mut rejoining = self.node.crew.lock().roster.suspended() > 0;
@@ -94,7 +82,7 @@ impl Reader {
                 }
                 () = &mut rejoin_timeout, if rejoining => {
                     rejoining = false;
-                    self.handle(v1::PullRequest { rejoined: true, ..Default::default() });
+                    self.handle(v1::PullRequest { rejoined: true, ..Default::default() }.into());
                     continue;
                 }
             };
@@ -129,14 +117,15 @@ impl Reader {
         }
     }
 
-    fn handle(&mut self, frame: v1::PullRequest) {
+    fn handle(&mut self, frame: Frame) {
         let node = self.node.clone();
         let crew = &mut *node.crew.lock();
         if crew.attachment != self.line.attachment() {
             return; // Another stream has taken the session over; this one ends.
         }
         self.service.begin(&mut self.pass);
-        let v1::PullRequest { hello, registers, credits, completions, returns, leaves, rejoined, audits } = frame;
+        let Frame { bytes, entries: completions, rest } = frame;
+        let v1::PullRequest { hello, registers, credits, returns, leaves, rejoined, audits, .. } = rest;
         if hello.is_some() {
             self.refuse(Rejection::new(Reason::Repeated, "hello", 1), 0, &[]);
         }
@@ -144,7 +133,7 @@ impl Reader {
         let roster = &mut crew.roster;
         self.each(roster, allowance.take("registers", registers.len()), registers, Self::register);
         self.each(roster, allowance.take("credits", credits.len()), credits, Self::credit);
-        self.each(roster, allowance.take("completions", completions.len()), completions, Self::complete);
+        self.complete_all(roster, allowance.take("completions", completions.len()), &bytes, &completions);
         self.each(roster, allowance.take("returns", returns.len()), returns, Self::take_back);
         self.each(roster, allowance.take("leaves", leaves.len()), leaves, Self::leave);
         if rejoined {
@@ -170,6 +159,22 @@ impl Reader {
             let handled = if at < standing { handle(self, roster, entry) } else { Err(too_long) };
             if let Err(rejection) = handled {
                 self.refuse(rejection, container, &id);
+            }
+        }
+    }
+
+    /// As `each`, for completions, which are read in place.
+    fn complete_all(
+        &mut self,
+        roster: &Roster<Member>,
+        (standing, too_long): (usize, Rejection),
+        frame: &Bytes,
+        completions: &[wire::Completion],
+    ) {
+        for (at, completion) in completions.iter().enumerate() {
+            let completed = if at < standing { self.complete(roster, frame, completion) } else { Err(too_long) };
+            if let Err(rejection) = completed {
+                self.refuse(rejection, completion.container, completion.id.of(frame));
             }
         }
     }
@@ -206,12 +211,18 @@ impl Reader {
         self.add(roster, container, epoch, |container| Input::Credit(container, credits))
     }
 
-    fn complete(&mut self, roster: &mut Roster<Member>, completion: v1::Completion) -> Result<(), Rejection> {
-        let v1::Completion { container, id, status, result, run_us, credits, epoch } = completion;
+    fn complete(
+        &mut self,
+        roster: &Roster<Member>,
+        frame: &Bytes,
+        completion: &wire::Completion,
+    ) -> Result<(), Rejection> {
+        let wire::Completion { container, id, status, result, run_us, credits, epoch } = *completion;
         let limits = self.service.hub.limits();
-        let id = limits.check_id(&id)?;
+        let id = limits.check_id(id.of(frame))?;
         limits.check_payload("result", result.len())?;
         let status = convert::run_status(status)?;
+        let result = result.share(frame);
         let completion = Completion { id, status, result, run_us, arrived_at: self.pass.now, credits };
         self.add(roster, container, epoch, |key| Input::Complete(key, completion))
     }
@@ -286,4 +297,4 @@ macro_rules! named {
     ($entry:ident, $id:ident) => { $entry.$id.clone() };
 }
 
-named! { Register, Credit, Completion with id, Return with id, Leave, Audit, }
+named! { Register, Credit, Return with id, Leave, Audit, }

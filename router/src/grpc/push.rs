@@ -2,11 +2,12 @@
 
 use super::batch::Batch;
 use super::convert::{self, status};
-use super::frames::{Ending, Frame, Frames};
+use super::frames::{Ending, Frames};
+use super::wire::{Activation, Inbound, Outbound};
 use super::{Allowance, Service, check_peer, first};
 use crate::controllers::{Controller, Desk, Opened, lost_answer};
 use crate::driver::Driver;
-use crate::outbox::{Entry, Line};
+use crate::outbox::Line;
 use bytes::Bytes;
 use engine::effect::{Effect, Perform};
 use engine::hub::Pass;
@@ -19,28 +20,17 @@ use proto::v1;
 use std::sync::Arc;
 use tonic::{Status, Streaming};
 
-/// What goes out on a Push stream.
+/// What comes in on a Push stream.
+pub(super) type Frame = Inbound<v1::PushRequest>;
+/// What goes out on it.
 pub(super) type Answers = Frames<v1::PushResponse>;
-
-impl Frame for v1::PushResponse {
-    fn with_room(entries: usize) -> Self {
-        Self { answers: Vec::with_capacity(entries), ..Self::default() }
-    }
-
-    fn put(&mut self, entry: Entry) {
-        match entry {
-            Entry::Answer(answer) => self.answers.push(convert::answer(answer)),
-            Entry::Refuse(refusal) => self.refusals.push(convert::refusal(refusal)),
-            Entry::Draining => self.draining = true,
-            Entry::Dispatch(_) | Entry::Drain(..) => unreachable!("controllers run nothing"),
-        }
-    }
-}
+/// One frame of that.
+pub(super) type Out = Outbound<v1::PushResponse>;
 
 /// Opens a controller's stream: reads its first frame, then leaves a reader to the runtime.
-pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<v1::PushRequest>) -> Result<Answers, Status> {
-    let frame = first(&mut inbound).await?;
-    let Some(hello) = &frame.hello else {
+pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<Frame>) -> Result<Answers, Status> {
+    let mut frame = first(&mut inbound).await?;
+    let Some(hello) = frame.rest.hello.take() else {
         return Err(status(&Rejection::new(Reason::HelloMissing, "hello", 0)));
     };
     check_peer("hello.controller_id", &hello.controller_id)?;
@@ -66,7 +56,7 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<v1::PushR
         ending,
     };
     // Before anything is written, so that what it asks for has not been answered on this stream.
-    reader.handle(v1::PushRequest { hello: None, ..frame }, true);
+    reader.handle(frame, true);
     tokio::spawn(reader.run(inbound));
     Ok(answers)
 }
@@ -91,7 +81,7 @@ struct Reader {
 const ACTION_NUMBERS: u32 = 1_000_000;
 
 impl Reader {
-    async fn run(mut self, mut inbound: Streaming<v1::PushRequest>) {
+    async fn run(mut self, mut inbound: Streaming<Frame>) {
         loop {
             // What came is handled before the end of the stream is.
             let message = tokio::select! {
@@ -125,7 +115,8 @@ impl Reader {
         }
     }
 
-    fn handle(&mut self, frame: v1::PushRequest, first: bool) {
+    fn handle(&mut self, frame: Frame, first: bool) {
+        let Frame { bytes, entries, rest } = frame;
         let controller = self.controller.clone();
         let desk = &mut *controller.desk.lock();
         if desk.attachment != self.line.attachment() {
@@ -133,27 +124,27 @@ impl Reader {
         }
         self.service.begin(&mut self.pass);
         let mut allowance = Allowance::new(self.service.limits.frame_entries_max);
-        if frame.hello.is_some() {
+        if rest.hello.is_some() {
             self.refuse(Refusal::new(Rejection::new(Reason::Repeated, "hello", 1), 0, &[]));
         }
-        let (standing, too_long) = allowance.take("declares", frame.declares.len());
-        for (at, declare) in frame.declares.into_iter().enumerate() {
+        let (standing, too_long) = allowance.take("declares", rest.declares.len());
+        for (at, declare) in rest.declares.into_iter().enumerate() {
             let number = declare.number;
             let declared = if at < standing { self.declare(desk, declare) } else { Err(too_long) };
             if let Err(rejection) = declared {
                 self.refuse(Refusal::new(rejection, number, &[]));
             }
         }
-        let (standing, too_long) = allowance.take("activations", frame.activations.len());
+        let (standing, too_long) = allowance.take("activations", entries.len());
         let mut owed = 0;
-        for (at, activation) in frame.activations.into_iter().enumerate() {
-            owed += i64::from(self.push(desk, activation, if at < standing { Ok(()) } else { Err(too_long) }));
+        for (at, activation) in entries.iter().enumerate() {
+            owed += i64::from(self.push(desk, &bytes, activation, if at < standing { Ok(()) } else { Err(too_long) }));
         }
         self.batch.hand_in(&self.service, &mut self.pass);
         controller.outbox.owe(owed);
-        let asks = !frame.outstanding.is_empty();
+        let asks = !rest.outstanding.is_empty();
         if asks {
-            self.answer_outstanding(desk, frame.outstanding, allowance);
+            self.answer_outstanding(desk, rest.outstanding, allowance);
         } else if self.asks && !first {
             self.asks = false;
             desk.forget_earlier();
@@ -177,10 +168,11 @@ impl Reader {
 
     /// Checks an activation and adds it to the batch, or answers it at once. False if its id cannot be told: then it is
     /// refused, and no answer is owed.
-    fn push(&mut self, desk: &Desk, activation: v1::Activation, standing: Result<(), Rejection>) -> bool {
-        match self.service.hub.limits().check_id(&activation.id) {
+    fn push(&mut self, desk: &Desk, frame: &Bytes, activation: &Activation, standing: Result<(), Rejection>) -> bool {
+        let id = activation.id.of(frame);
+        match self.service.hub.limits().check_id(id) {
             Ok(id) => {
-                let added = standing.and_then(|()| self.add(desk, id, activation));
+                let added = standing.and_then(|()| self.add(desk, id, frame, activation));
                 if let Err(rejection) = added {
                     self.pass.tally.rejected(rejection.reason);
                     let answer = Answer::rejected(id, rejection);
@@ -189,18 +181,19 @@ impl Reader {
                 true
             }
             Err(rejection) => {
-                self.refuse(Refusal::new(rejection, activation.action, &activation.id));
+                self.refuse(Refusal::new(rejection, activation.action, id));
                 false
             }
         }
     }
 
-    fn add(&mut self, desk: &Desk, id: ActivationId, activation: v1::Activation) -> Result<(), Rejection> {
-        let v1::Activation { action: number, time_left_ms, payload, reply, maybe_sent, .. } = activation;
+    fn add(&mut self, desk: &Desk, id: ActivationId, frame: &Bytes, activation: &Activation) -> Result<(), Rejection> {
+        let Activation { action: number, time_left_ms, payload, reply, maybe_sent, .. } = *activation;
         if maybe_sent && !self.knows_this_life {
             return Err(Rejection::new(Reason::OutcomeUnknown, "maybe_sent", 0));
         }
         let action = desk.actions.get(&number).ok_or(Rejection::new(Reason::ActionUnknown, "action", 0))?;
+        let payload = payload.share(frame);
         let call = Call { id, controller: self.controller.stream, time_left_ms, payload, reply };
         let push = call.check(&self.service, self.pass.now)?;
         self.batch.add(action, Input::Push(push), &self.service, &mut self.pass);

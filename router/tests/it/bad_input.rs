@@ -471,7 +471,7 @@ async fn bytes_that_are_no_message_end_their_call_and_no_other() {
     for path in ["/router.v1.Router/Push", "/router.v1.Router/Pull"] {
         for frames in [vec![malformed.clone()], vec![hello.clone(), malformed.clone()]] {
             let end = within("the end of the call", raw::call(connect(&scene.router).await, path, frames)).await;
-            assert_ended(end, Code::Internal);
+            assert_ended(end, Code::InvalidArgument);
         }
     }
     scene.round_trip().await;
