@@ -37,6 +37,8 @@ pub(crate) struct BarsArgs {
 enum Bar {
     /// Throughput against the pipe's.
     Saturated,
+    /// What closed breakers cost of that.
+    Breakers,
     /// Latency with 1 in flight against the pipe's.
     OneInFlight,
     /// Latency with 64 in flight against the pipe's.
@@ -81,6 +83,7 @@ impl Meter<'_> {
     fn measure(&mut self, bar: Bar) -> anyhow::Result<Vec<Verdict>> {
         match bar {
             Bar::Saturated => self.saturated(),
+            Bar::Breakers => self.breakers(),
             Bar::OneInFlight => self.one_in_flight(),
             Bar::SixtyFour => self.sixty_four(),
             Bar::ManyActions => self.many_actions(),
@@ -113,6 +116,22 @@ impl Meter<'_> {
         let compared = Compared::new(&results, |result| result.achieved_per_s);
         let what = "saturated (4,096 in flight): throughput, router / pipe";
         Ok(vec![compared.verdict(what, "≥ 0.85", "/s", |ratio| ratio >= 0.85)])
+    }
+
+    fn breakers(&mut self) -> anyhow::Result<Vec<Verdict>> {
+        let (plan, targets) = (self.closed(4096), [Target::Router, Target::RouterWithoutBreakers]);
+        let results = run::interleave(&targets, self.args.common.repeat, |target| self.run(target, &plan))?;
+        let of = |target: Target, figure: fn(&RunResult) -> f64| {
+            median(results.iter().filter(|result| result.target == target.name()).map(figure))
+        };
+        let [with, without] = targets.map(|target| of(target, |result| result.achieved_per_s));
+        let [cpu_with, cpu_without] = targets.map(|target| of(target, |result| result.server_cpu_us_per_activation));
+        let ratio = with / without;
+        let measured =
+            format!("{ratio:.3} ({with:.0} / {without:.0}/s; server CPU {cpu_with:.2} / {cpu_without:.2} us)");
+        self.results.extend(results);
+        let what = "saturated: throughput with breakers closed / disabled";
+        Ok(vec![Verdict { what, bar: "≥ 0.98", measured, met: ratio >= 0.98 }])
     }
 
     fn one_in_flight(&mut self) -> anyhow::Result<Vec<Verdict>> {

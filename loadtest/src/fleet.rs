@@ -17,6 +17,8 @@ use std::time::Duration;
 pub(crate) enum Target {
     /// The activation router.
     Router,
+    /// The same with its breakers disabled: what they cost.
+    RouterWithoutBreakers,
     /// A bare server that forwards the same frames: the limit.
     Pipe,
 }
@@ -25,6 +27,7 @@ impl Target {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Router => "router",
+            Self::RouterWithoutBreakers => "router_without_breakers",
             Self::Pipe => "pipe",
         }
     }
@@ -218,9 +221,12 @@ fn play(role: Role, report: Report, stop: impl Future<Output = ()>) {
 }
 
 async fn serve(target: Target, workers: usize, report: Report, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let config = config(workers)?;
+    let mut config = config(workers)?;
     match target {
-        Target::Router => {
+        Target::Router | Target::RouterWithoutBreakers => {
+            if target == Target::RouterWithoutBreakers {
+                config.breaker.strikes = 0;
+            }
             let app = router::app::App::bind(config).await?;
             report(Event::Listening { address: app.address()?, admin: Some(app.admin_address()?) });
             app.run(stop).await?;
