@@ -27,11 +27,13 @@ impl Matcher {
     pub(crate) fn unsent(&mut self, on: ContainerKey, id: ActivationId, payload: Bytes, turn: &mut Turn<'_>) {
         let Some(at) = turn.shared.ledger.find(&id).filter(|at| self.is_in_flight(at, on, turn)) else { return };
         self.detach(at.slot, on);
-        turn.tally.count(Count::Unsent);
+        let answered = self.slots[at.slot].is_answered();
+        // What was answered counts as late and as nothing else; its credit comes back all the same.
+        turn.tally.count(if answered { Count::CreditsGranted } else { Count::Unsent });
         if !self.containers.unsent(on) {
             turn.tally.count(Count::CreditsRevoked);
         }
-        if self.slots[at.slot].is_answered() {
+        if answered {
             turn.tally.count(Count::Late);
             self.forget(at.slot, turn);
         } else {
