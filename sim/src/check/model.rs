@@ -539,10 +539,12 @@ impl Checker {
             of.credits += 1;
         }
         self.touch_of(container);
-        self.sums.unsent += 1;
-        if !self.end_if_overdue(call) {
-            self.come_back(call);
+        // One that was answered counts as late and as nothing else.
+        if self.end_if_overdue(call) {
+            return;
         }
+        self.sums.unsent += 1;
+        self.come_back(call);
     }
 
     /// The stream that carries a container broke.
