@@ -1,0 +1,189 @@
+//! Where the excess goes: stores for what does not fit in memory, behind one trait.
+//!
+//! A store keeps opaque bodies in lanes. It knows nothing of activations, deadlines or actions, starts no runtime and never
+//! decides what is spilled or read back; whoever calls it does. Its calls block, so they belong on threads of their own.
+
+use bytes::Bytes;
+use std::fmt;
+
+/// One body on its way into a lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Below [`Overflow::lanes`].
+    pub lane: u16,
+    /// What is kept; opaque.
+    pub body: Bytes,
+}
+
+/// How much a read takes at most. It takes one record even if that is longer, so that a lane never stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// Records.
+    pub records: usize,
+    /// Bytes of their bodies together.
+    pub bytes: usize,
+}
+
+/// What a read found, in the order of the appends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Positions, ascending, and bodies.
+    pub records: Vec<(u64, Bytes)>,
+    /// Where the next read goes on: past the last record, and past what was damaged behind it.
+    pub next: u64,
+    /// Records that could not be read and were passed over. Where damage hides how many, each gap counts as one at least.
+    pub damaged: u64,
+}
+
+/// The part of a lane that is durable and not consumed: positions from `first` to below `next`. Empty if they are equal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Of the first record that is not consumed.
+    pub first: u64,
+    /// Above every record there is.
+    pub next: u64,
+}
+
+/// What a store takes up and what befell it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes it takes up where it keeps them, as far as it knows.
+    pub bytes: u64,
+    /// Damaged records passed over since it was opened, those found at opening among them.
+    pub damaged: u64,
+    /// At opening after a crash: at most so many records had been marked as consumed and perhaps not handed out.
+    pub lost_in_crash_max: u64,
+}
+
+/// Why an entry was not taken. Unless it says otherwise the entry will never be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+    /// There is no such lane.
+    #[error("lane {lane} is not one of {lanes}")]
+    NoSuchLane {
+        /// The one asked for.
+        lane: u16,
+        /// How many there are.
+        lanes: u16,
+    },
+    /// The body is longer than the store takes.
+    #[error("body of {bytes} B: the store takes {limit} B")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The longest there may be.
+        limit: usize,
+    },
+    /// It would pass the limit set for the store, or the device is full.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// The store cannot be written at the moment.
+    #[error("the store cannot be written: {0}")]
+    Unavailable(String),
+    /// It may have been taken, and may be read later: its durability could not be learnt.
+    #[error("not known whether it was stored: {0}")]
+    Unknown(String),
+}
+
+/// Why a lane could not be read. Nothing is consumed by that.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+    /// There is no such lane.
+    #[error("lane {lane} is not one of {lanes}")]
+    NoSuchLane {
+        /// The one asked for.
+        lane: u16,
+        /// How many there are.
+        lanes: u16,
+    },
+    /// The store cannot be read at the moment.
+    #[error("the store cannot be read: {0}")]
+    Unavailable(String),
+    /// What was asked for is not there any more, though nobody consumed it. Going on from `first` is the caller's decision.
+    #[error("positions below {first} are gone: {why}")]
+    Gone {
+        /// The first position there is.
+        first: u64,
+        /// What the store says about it.
+        why: String,
+    },
+    /// The record at this position is sealed with a key that is not at hand.
+    #[error("the record at {position} is sealed with key {key}, which is not in the key file")]
+    NoKey {
+        /// Its position.
+        position: u64,
+        /// The key's id.
+        key: u32,
+    },
+}
+
+/// Why a consume mark was not set. The records may not be handed out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConsumeError {
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+    /// There is no such lane.
+    #[error("lane {lane} is not one of {lanes}")]
+    NoSuchLane {
+        /// The one asked for.
+        lane: u16,
+        /// How many there are.
+        lanes: u16,
+    },
+    /// The mark cannot be made durable at the moment.
+    #[error("the consume mark cannot be written: {0}")]
+    Unavailable(String),
+}
+
+/// Lanes of records: appended at the end, read in order, consumed from the front.
+///
+/// - **Durable.** An append returns a position only once the record survives the end of this process (which of machine and
+///   power failure it survives is each store's to say). Positions of a lane ascend; they need not be dense.
+/// - **Order.** Reading a lane gives its records in the order of their appends. Within one append, the first failure in a lane
+///   fails all later entries of that lane.
+/// - **Once.** What lies below a consume mark is never read again, not after a crash either, whatever else is damaged. So a
+///   caller marks first and hands out then: a crash between the two loses at most the records of the last mark.
+/// - **Damage** loses the records it touches. They are counted and passed over, never returned, and nothing is deleted because
+///   of it.
+/// - **Lanes are apart.** A failing or slow lane holds up calls for other lanes no longer than the device does.
+///
+/// Every call may come from any thread and may block for as long as the device or the broker takes, within the store's own
+/// timeout. A lane has at most one reader at a time that moves forward; that is the caller's to keep.
+pub trait Overflow: Send + Sync + fmt::Debug {
+    /// How many lanes there are, at least one; fixed.
+    fn lanes(&self) -> u16;
+
+    /// Makes entries durable, as many syncs as needed and no more. A result for each, in their order: the position, or why not.
+    fn append(&self, entries: &[Entry]) -> Vec<Result<u64, AppendError>>;
+
+    /// Reads records at or above `from`, as far as they are durable, consumed or not. None there: an empty batch.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    fn read(&self, lane: u16, from: u64, most: Most) -> Result<Batch, ReadError>;
+
+    /// Marks everything below `before` as consumed: durable on return. `handed` is how many records the caller hands out on
+    /// the strength of this mark, for [`Usage::lost_in_crash_max`]. A mark below an earlier one changes nothing. Space is
+    /// given back in due course.
+    ///
+    /// # Errors
+    /// [`ConsumeError`]
+    fn consume(&self, lane: u16, before: u64, handed: u32) -> Result<(), ConsumeError>;
+
+    /// What is durable and not consumed in a lane; empty for one that does not exist.
+    fn span(&self, lane: u16) -> Span;
+
+    /// What the store takes up.
+    fn usage(&self) -> Usage;
+
+    /// Refuses all calls from now on, says durably that nothing was in the middle of being handed out, and lets go of the
+    /// device. Idempotent.
+    fn close(&self);
+}
