@@ -2,7 +2,7 @@
 
 use crate::admin::{self, Admin, Readiness};
 use crate::clock::Clock;
-use crate::config::{Breaker, Config};
+use crate::config::{Breaker, Config, QUEUED_OVERHEAD_BYTES};
 use crate::grpc::{self, Service, SessionBounds};
 use crate::insight;
 use crate::listener::{self, Counts};
@@ -155,14 +155,18 @@ fn engine_limits(config: &Config) -> Limits {
         time_left_max: Duration::from_millis(limits.time_left_ms_max.into()),
         action_queued_max: limits.action_queued_max.into(),
         action_queued_bytes_max: limits.action_queued_bytes_max,
+        tenant_queued_max: limits.tenant_queued_max.into(),
+        tenant_queued_bytes_max: limits.tenant_queued_bytes_max,
         router_queued_max: limits.router_queued_max.into(),
         router_queued_bytes_max: limits.router_queued_bytes_max,
+        queued_overhead_bytes: QUEUED_OVERHEAD_BYTES,
         actions_max: limits.actions_max.into(),
         container_concurrency_max: limits.container_concurrency_max,
         idle_grace: Duration::from_millis(config.idle_grace_ms),
         overdue_grace: Duration::from_millis(config.overdue_grace_ms),
         breaker: (config.breaker.strikes > 0).then(|| breaker_rules(&config.breaker)),
         slow_after: (config.breaker.slow_after_ms > 0).then(|| Duration::from_millis(config.breaker.slow_after_ms)),
+        overflow: None,
         recent_ids: config.limits.recent_ids.div_ceil(IDS_PER_SET),
     }
 }

@@ -172,6 +172,7 @@ fn sort(effect: Effect) -> Sorted {
         Effect::Refuse(stream, refusal) => Sorted::Write(stream, Entry::Refuse(refusal)),
         Effect::Drain(stream, container, epoch) => Sorted::Write(stream, Entry::Drain(container, epoch)),
         Effect::AwaitRoom(stream, action, container) => Sorted::AwaitRoom(stream, (action, container)),
+        Effect::Spill(_) | Effect::Refill(_) => unreachable!("overflow is off"),
         Effect::WakeAt(_) => Sorted::Wake,
     }
 }
@@ -181,6 +182,6 @@ fn writes_to(effect: &Effect, stream: StreamId) -> bool {
         Effect::Dispatch(to, _) | Effect::Answer(to, _) | Effect::Refuse(to, _) | Effect::Drain(to, ..) => {
             *to == stream
         }
-        Effect::AwaitRoom(..) | Effect::WakeAt(_) => false,
+        Effect::AwaitRoom(..) | Effect::Spill(_) | Effect::Refill(_) | Effect::WakeAt(_) => false,
     }
 }
