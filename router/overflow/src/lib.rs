@@ -3,6 +3,8 @@
 //! A store keeps opaque bodies in lanes. It knows nothing of activations, deadlines or actions, starts no runtime and never
 //! decides what is spilled or read back; whoever calls it does. Its calls block, so they belong on threads of their own.
 
+pub mod disk;
+
 use bytes::Bytes;
 use std::fmt;
 
