@@ -3,7 +3,13 @@
 //! A store keeps opaque bodies in lanes. It knows nothing of activations, deadlines or actions, starts no runtime and never
 //! decides what is spilled or read back; whoever calls it does. Its calls block, so they belong on threads of their own.
 
+#[cfg(feature = "contract")]
+pub mod contract;
 pub mod disk;
+#[cfg(feature = "contract")]
+pub mod faulty;
+#[cfg(feature = "contract")]
+pub mod memory;
 
 use bytes::Bytes;
 use std::fmt;

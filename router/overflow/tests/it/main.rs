@@ -1,0 +1,7 @@
+//! The stores through their front door.
+
+#![allow(clippy::unwrap_used, reason = "in a test the place that fails says enough")]
+
+mod contract;
+mod damage;
+mod small;
