@@ -45,6 +45,7 @@ pub enum Op {
     Read,
     Write,
     Sync,
+    SyncNew,
     SetLen,
     Look,
 }
@@ -172,7 +173,7 @@ impl File for FaultyFile {
     }
 
     fn sync_new(&self) -> io::Result<()> {
-        self.call(Op::Sync, || self.inner.sync_new())
+        self.call(Op::SyncNew, || self.inner.sync_new())
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
