@@ -52,6 +52,23 @@ pub(crate) fn run(dir: &Path, cycle: u64, point: &Point, draw: &mut Draw) -> Tol
     Told { said, killed: output.status.code().is_none() }
 }
 
+/// A second process is refused while the first has the store open.
+pub(crate) fn check_lock(dir: &Path) {
+    let open = || {
+        let output = Command::new(std::env::current_exe().unwrap()).arg("--opener").arg(dir).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let store = Disk::open(&config(dir)).unwrap();
+    assert!(open().contains("in use"));
+    drop(store);
+    assert_eq!(open(), "opened\n");
+}
+
+/// Says how opening the store went.
+pub(crate) fn open(dir: &Path) {
+    println!("{}", Disk::open(&config(dir)).map_or_else(|error| error.to_string(), |_| "opened".to_owned()));
+}
+
 /// The victim itself.
 pub(crate) fn main(arguments: &[String]) {
     let dir = Path::new(&arguments[0]);

@@ -4,4 +4,6 @@
 
 mod contract;
 mod damage;
+mod faults;
+mod mounts;
 mod small;
