@@ -198,8 +198,8 @@ impl Hub {
         Ok((action, registered?))
     }
 
-    /// A lane holds activations of an action from an earlier life, up to below `end`. Returns the action, which asks for them from now
-    /// on; None if it overflows into another lane already: they are to be pushed as new ones then.
+    /// A lane may hold activations of an action that it does not know of, up to below `end`. Returns the action, and whether it asks for
+    /// them from now on: not if it overflows into another lane already.
     ///
     /// # Errors
     /// [`Reason::TooManyActions`]
@@ -209,13 +209,13 @@ impl Hub {
         lane: Lane,
         end: u64,
         pass: &mut Pass<P>,
-    ) -> Result<Option<Arc<Action>>, Rejection> {
+    ) -> Result<(Arc<Action>, bool), Rejection> {
         let (action, newer) = self.find_or_add(key, pass).inspect_err(|_| self.drop_empty_family(&key.name))?;
         let mut inputs = vec![Input::Recall(lane, end)];
         inputs.extend(newer.map(Input::Supersede));
         self.enter_and_wait(&action, &mut inputs, pass);
         let recalls = self.visit(&action, pass, |matcher, _| matcher.overflows_into(lane));
-        Ok(recalls.then_some(action))
+        Ok((action, recalls))
     }
 
     /// Hands `inputs` in to an action and leaves the list empty. They are worked on by this thread, or by the one that is

@@ -248,7 +248,7 @@ impl World {
             }
             Step::Recall { key, end } => {
                 let number = u16::try_from(lane).unwrap();
-                let here = self.hub.recall(&key, Lane(number), end, &mut self.pass).unwrap().is_some();
+                let here = self.hub.recall(&key, Lane(number), end, &mut self.pass).unwrap().1;
                 self.backlogs[lane].offered(here);
                 self.perform();
             }
