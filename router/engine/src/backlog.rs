@@ -155,6 +155,11 @@ impl Backlog {
         done
     }
 
+    /// Whether there may be records of an earlier life.
+    pub fn is_recovering(&self) -> bool {
+        self.recovered > 0
+    }
+
     /// What is to be done next.
     pub fn step(&mut self, now: Timestamp) -> Step {
         if let Some(stuck) = self.stuck.take() {

@@ -67,6 +67,8 @@ counts! {
     Refilled = "refilled",
     /// Stored by an earlier life of the router, and accepted again in this one.
     Recovered = "recovered",
+    /// Stored by an earlier life of the router and expired before they came back; counted as nothing else.
+    RecoveredExpired = "recovered_expired",
     /// Came back from the store after another of the same id, or after nobody knew whether it was stored: dropped.
     Repeated = "repeated",
     /// Not stored: the store refused it. Rejected.

@@ -201,4 +201,10 @@ pub trait Overflow: Send + Sync + fmt::Debug {
     /// Refuses all calls from now on, says durably that nothing was in the middle of being handed out, and lets go of the
     /// device. Idempotent.
     fn close(&self);
+
+    /// Whether it is known what the store holds. Until then spans are empty and everything is refused as unavailable; it comes
+    /// by itself and stays. A store that knows from the start need not say so.
+    fn ready(&self) -> bool {
+        true
+    }
 }
