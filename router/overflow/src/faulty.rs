@@ -1,6 +1,6 @@
 //! A file system that fails on demand, for tests: a judge is asked before each operation and told after it.
 
-use crate::disk::files::{Access, File, Files};
+use crate::disk::files::{Access, File, Files, Lock};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ impl Files for Faulty {
         self.call(Op::Open, path, || Ok(self.wrap(path, self.inner.open(path, access)?)))
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn File>>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         self.call(Op::Lock, path, || self.inner.lock(path))
     }
 

@@ -23,8 +23,9 @@ pub trait Files: Send + Sync + fmt::Debug {
     /// Opens a file that is there.
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>>;
 
-    /// Makes or opens a file and locks it against everybody else; `None` if somebody has it locked.
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn File>>>;
+    /// Makes or opens a file and locks it against everybody else until what is returned is dropped, or this process ends;
+    /// `None` if somebody has it locked.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
 
     /// Renames a file within its directory, over another one if there is one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -44,6 +45,9 @@ pub enum Access {
     /// To be read and written.
     Write,
 }
+
+/// Holds a lock until it is dropped.
+pub trait Lock: Send + Sync + fmt::Debug {}
 
 /// An open file.
 pub trait File: Send + Sync + fmt::Debug {
@@ -91,11 +95,11 @@ impl Files for Real {
         Ok(Box::new(OpenOptions::new().read(true).write(access == Access::Write).open(path)?))
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn File>>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
         // Of the open file, not of the process: a second opening within this one is refused too.
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Box::new(file))),
+            Ok(()) => Ok(Some(Box::new(Locked(file)))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -111,6 +115,19 @@ impl Files for Real {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         std::fs::File::open(dir)?.sync_all()
+    }
+}
+
+/// A file that is locked.
+#[derive(Debug)]
+struct Locked(std::fs::File);
+
+impl Lock for Locked {}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing is not enough while a child that was just forked still has it open.
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
     }
 }
 

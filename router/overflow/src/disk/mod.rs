@@ -29,6 +29,7 @@ mod record;
 mod recover;
 mod segment;
 mod space;
+mod sync;
 mod walk;
 mod writer;
 
@@ -36,7 +37,7 @@ pub use config::Config;
 pub use errors::OpenError;
 
 use crate::{AppendError, Batch, ConsumeError, Entry, Most, Overflow, ReadError, Span, Usage};
-use files::{File, Files, Real};
+use files::{Files, Lock, Real};
 use lane::Lane;
 use marks::Marks;
 use parking_lot::Mutex;
@@ -44,7 +45,7 @@ use space::Space;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use writer::Written;
+use sync::Pending;
 
 /// A store in a directory of its own.
 ///
@@ -59,7 +60,7 @@ pub struct Disk {
     lost_in_crash_max: u64,
     closed: AtomicBool,
     /// Holds the lock as long as it is open.
-    lock: Mutex<Option<Box<dyn File>>>,
+    lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
 impl Disk {
@@ -87,6 +88,33 @@ impl Disk {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Writes what an append brings, lane by lane. What cannot be written is refused.
+    fn write<'a>(
+        &'a self,
+        entries: &[Entry],
+        groups: &'a Groups,
+        results: &mut [Result<u64, AppendError>],
+    ) -> Vec<Pending<'a>> {
+        let (mut written, mut bodies) = (Vec::new(), Vec::with_capacity(entries.len()));
+        for (number, lane) in self.lanes.iter().enumerate() {
+            let order = groups.of(number);
+            let order = &order[..self.refuse_long(entries, order, results)];
+            if order.is_empty() {
+                continue;
+            }
+            bodies.clear();
+            bodies.extend(order.iter().map(|index| &*entries[*index as usize].body));
+            // Held until it is synced: nobody else's records get in between. In the order of lanes, so no two calls wait
+            // for each other.
+            let mut writer = lane.writer.lock();
+            match writer.write(&bodies) {
+                Ok(records) => written.push(Pending { writer, order, records, outcome: None }),
+                Err(error) => fill(results, order, Some(Err(error))),
+            }
+        }
+        written
+    }
+
     /// Refuses a body that is too long, and all of its lane behind it; how many before it may be taken.
     fn refuse_long(&self, entries: &[Entry], order: &[u32], results: &mut [Result<u64, AppendError>]) -> usize {
         let limit = self.record_bytes_max;
@@ -111,7 +139,7 @@ impl Overflow for Disk {
         u16::try_from(self.lanes.len()).unwrap_or(u16::MAX)
     }
 
-    /// All lanes are written first and synced then, one after the other.
+    /// All lanes are written first and then synced, several at a time.
     fn append(&self, entries: &[Entry]) -> Vec<Result<u64, AppendError>> {
         let mut results = vec![Err(AppendError::Closed); entries.len()];
         if self.is_closed() {
@@ -121,29 +149,10 @@ impl Overflow for Disk {
         for index in groups.of(self.lanes.len()) {
             results[*index as usize] = Err(self.no_such_lane(entries[*index as usize].lane));
         }
-        let mut bodies: Vec<&[u8]> = Vec::with_capacity(entries.len());
-        let mut written = Vec::new();
-        for (number, lane) in self.lanes.iter().enumerate() {
-            let order = groups.of(number);
-            let order = &order[..self.refuse_long(entries, order, &mut results)];
-            if order.is_empty() {
-                continue;
-            }
-            bodies.clear();
-            bodies.extend(order.iter().map(|index| &*entries[*index as usize].body));
-            // Held until it is synced: nobody else's records get in between. In the order of lanes, so no two calls wait
-            // for each other.
-            let mut writer = lane.writer.lock();
-            match writer.write(&bodies) {
-                Ok(records) => written.push((writer, order, records)),
-                Err(error) => fill(&mut results, order, &Err(error)),
-            }
-        }
-        for (mut writer, order, records) in written {
-            match writer.sync(records) {
-                Ok(()) => fill(&mut results, order, &Ok(records)),
-                Err(error) => fill(&mut results, order, &Err(error)),
-            }
+        let mut written = self.write(entries, &groups, &mut results);
+        sync::sync(&mut written);
+        for lane in written {
+            fill(&mut results, lane.order, lane.outcome);
         }
         results
     }
@@ -236,8 +245,10 @@ impl Groups {
     }
 }
 
-fn fill(results: &mut [Result<u64, AppendError>], order: &[u32], outcome: &Result<Written, AppendError>) {
+/// One outcome for all entries of a lane: their positions follow each other.
+fn fill(results: &mut [Result<u64, AppendError>], order: &[u32], outcome: Option<Result<u64, AppendError>>) {
+    let Some(outcome) = outcome else { return };
     for (index, offset) in order.iter().zip(0..) {
-        results[*index as usize] = outcome.clone().map(|written: Written| written.first + offset);
+        results[*index as usize] = outcome.clone().map(|first| first + offset);
     }
 }

@@ -1,6 +1,6 @@
 //! Opening a store: the lock, who it is, its marks, its lanes; or making one.
 
-use super::files::{File, Files};
+use super::files::{Files, Lock};
 use super::identity::{self, Identity};
 use super::lane::{Lane, Shared};
 use super::marks::{self, Mark, Marks};
@@ -41,7 +41,7 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn finish(self, lock: Box<dyn File>, marks: Marks, found: &[Option<Mark>]) -> Result<Disk, OpenError> {
+    fn finish(self, lock: Box<dyn Lock>, marks: Marks, found: &[Option<Mark>]) -> Result<Disk, OpenError> {
         let recovered =
             (0..).zip(found).map(|(lane, mark)| self.recover(lane, *mark)).collect::<Result<Vec<_>, _>>()?;
         self.set_lost_marks(&marks, &recovered)?;
@@ -98,7 +98,7 @@ impl Opening<'_> {
     }
 }
 
-fn lock(files: &dyn Files, dir: &Path) -> Result<Box<dyn File>, OpenError> {
+fn lock(files: &dyn Files, dir: &Path) -> Result<Box<dyn Lock>, OpenError> {
     let path = dir.join(LOCK);
     let locked = files.lock(&path).map_err(OpenError::io("lock", &path))?;
     locked.ok_or_else(|| OpenError::Locked { dir: dir.to_owned() })
