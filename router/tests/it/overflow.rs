@@ -91,7 +91,7 @@ async fn an_acceptance_says_where_the_activation_is() {
 async fn what_is_stored_survives_the_router() {
     let folder = Folder::new("restart");
     let mut router = started(folder.small()).await;
-    let mut controller = Controller::open(&router, "controller").await;
+    let controller = Controller::open(&router, "controller").await;
     controller.declare(1, "good");
     controller.push((0..40).map(|number| activation(number, 1)));
     let brief = v1::Activation { time_left_ms: 1, ..activation(99, 1) };
