@@ -11,6 +11,7 @@ mod part;
 mod peer;
 mod plan;
 mod replay;
+mod report;
 mod result;
 mod run;
 mod trace;
@@ -42,6 +43,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// The same round trip on the router and on what a user would pick instead, interleaved; medians, ratios, bars.
     Compare(compare::CompareArgs),
+    /// Result files made into a page with pictures: one file of HTML, no script.
+    Report(report::ReportArgs),
     /// The bars this router is held to, measured one by one, as a table. Takes about a quarter of an hour with --repeat 5.
     Bars(bars::BarsArgs),
     /// Kill, stop, cut off and slow down real processes under load, and judge by ledgers kept outside the router that everything
@@ -166,6 +169,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Run(args) => args.common.measure(&args.target, &args.plan()?).map(drop)?,
         Command::Replay(args) => replay::replay(&args)?,
         Command::Compare(args) => compare::compare(&args)?,
+        Command::Report(args) => report::report(&args)?,
         Command::Bars(args) => bars::bars(&args)?,
         Command::Chaos(args) => return chaos::chaos(&args),
         Command::Act { part } => return chaos::play(&part),

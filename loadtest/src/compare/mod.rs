@@ -7,6 +7,9 @@ mod bars;
 mod machine;
 mod table;
 
+pub(crate) use bars::verdicts;
+pub(crate) use table::scenario;
+
 use crate::Common;
 use crate::fleet::{Server, Target};
 use crate::part::Orders;
@@ -118,6 +121,9 @@ impl CompareArgs {
 /// What is compared with what, and on what.
 fn introduction(targets: &[Target]) -> String {
     let mut text = format!("commit {}, {}", machine::commit(), machine::machine());
+    if cfg!(debug_assertions) {
+        text += "\nThis program was built without optimisation, the peers were not: its figures say nothing.";
+    }
     for target in targets {
         let about = machine::about(*target);
         text += &format!(
