@@ -59,18 +59,21 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let (targets, plans) = (args.targets(), args.plans()?);
     ensure!(!targets.is_empty(), "none of the targets is installed");
     println!("{}\n", introduction(&targets));
-    let mut measured = Measured { args, results: Vec::new(), runs: 0 };
+    let mut measured = Measured { args, results: Vec::new(), runs: 0, failed: Vec::new() };
     for repetition in 1..=args.common.repeat {
         println!("repetition {repetition} of {}", args.common.repeat);
-        measured.repetition(&targets, &plans)?;
+        measured.repetition(&targets, &plans);
     }
     println!("\n{}", table::medians(&measured.results));
     println!("{}", bars::table(&measured.results, args.payload_bytes));
     match &args.common.json {
-        Some(path) if args.details => result::write_with_details(path, &measured.results),
-        Some(path) => result::write(path, &measured.results),
-        None => Ok(()),
+        Some(path) if args.details => result::write_with_details(path, &measured.results)?,
+        Some(path) => result::write(path, &measured.results)?,
+        None => {}
     }
+    let failed: Vec<&str> = measured.failed.iter().map(|target| target.name()).collect();
+    ensure!(failed.is_empty(), "not measured to the end: {}", failed.join(", "));
+    Ok(())
 }
 
 /// Payloads this large are for the servers that have our frames: brokers take them, but are not made for them.
@@ -143,27 +146,37 @@ struct Measured<'a> {
     results: Vec<RunResult>,
     /// Runs so far: a number for each.
     runs: u32,
+    /// Targets that are not tried again.
+    failed: Vec<Target>,
 }
 
 impl Measured<'_> {
-    fn repetition(&mut self, targets: &[Target], plans: &[Plan]) -> anyhow::Result<()> {
+    fn repetition(&mut self, targets: &[Target], plans: &[Plan]) {
         let is_slow = |target: &&Target| target.peer().is_some_and(crate::peer::Peer::starts_slowly);
         let (slow, quick): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(is_slow);
         for plan in plans {
             for &target in &quick {
-                if target.peer().is_none() || !self.args.is_large(plan) {
-                    let server = self.start(*target)?;
-                    self.run(&server, *target, plan)?;
-                }
+                self.on_one_server(*target, std::slice::from_ref(plan));
             }
         }
         for target in slow {
-            let server = self.start(*target)?;
-            for plan in plans.iter().filter(|plan| !self.args.is_large(plan)) {
-                self.run(&server, *target, plan)?;
-            }
+            self.on_one_server(*target, plans);
         }
-        Ok(())
+    }
+
+    /// Runs the plans one after the other. A target that fails does not take the others' results with it.
+    fn on_one_server(&mut self, target: Target, plans: &[Plan]) {
+        let suits = |plan: &&Plan| target.peer().is_none() || !self.args.is_large(plan);
+        let plans: Vec<&Plan> = plans.iter().filter(suits).collect();
+        if plans.is_empty() || self.failed.contains(&target) {
+            return;
+        }
+        let started = self.start(target);
+        let ran = started.and_then(|server| plans.into_iter().try_for_each(|plan| self.run(&server, target, plan)));
+        if let Err(error) = ran {
+            println!("{}: left out from here on, as it failed: {error:#}", target.name());
+            self.failed.push(target);
+        }
     }
 
     /// A server that is warm.

@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+type Producer = ThreadedProducer<DefaultProducerContext>;
+
 /// How the broker is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
@@ -45,7 +47,7 @@ impl Use {
         }
     }
 
-    fn producer(self, endpoint: SocketAddr) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
+    fn producer(self, endpoint: SocketAddr) -> anyhow::Result<Producer> {
         let acks = match self {
             Self::AsOpenWhisk => "1",
             Self::Tuned => "0",
@@ -60,6 +62,8 @@ impl Use {
         let in_background = if self == Self::Tuned { "true" } else { "false" };
         let mut config = common(endpoint);
         config.set("group.id", topic).set("enable.auto.commit", in_background).set("auto.offset.reset", "error");
+        // Of the half second that is usual, a measured window would be half a stall.
+        config.set("fetch.error.backoff.ms", "10");
         let consumer: BaseConsumer = config.create()?;
         let mut partition = TopicPartitionList::new();
         partition.add_partition_offset(topic, 0, Offset::Beginning)?;
@@ -84,9 +88,11 @@ pub(crate) async fn controllers(
     for number in 0..plan.controllers {
         let topic = completed(plan, number);
         create(endpoint, &topic).await?;
-        let requests = Requests { producer: Arc::new(used.producer(endpoint)?), topic: work(plan).into() };
+        let (producer, consumer) = (used.producer(endpoint)?, used.consumer(endpoint, &topic)?);
+        prove(&producer, &consumer, &topic)?;
         let (sender, bodies) = channel(BATCHES_MAX);
-        consume(used, used.consumer(endpoint, &topic)?, sender)?;
+        consume(used, consumer, sender)?;
+        let requests = Requests { producer: Arc::new(producer), topic: work(plan).into() };
         roads.push((requests, Answers { bodies }));
     }
     Ok(roads)
@@ -102,9 +108,10 @@ pub(crate) async fn workers(
 ) -> anyhow::Result<()> {
     anyhow::ensure!(plan.invokers == 1, "a topic of one partition has one reader: --invokers must be 1 for Kafka");
     create(endpoint, &work(plan)).await?;
+    let (producer, consumer) = (used.producer(endpoint)?, used.consumer(endpoint, &work(plan))?);
+    prove(&producer, &consumer, &work(plan))?;
     let (sender, mut bodies) = channel(BATCHES_MAX);
-    consume(used, used.consumer(endpoint, &work(plan))?, sender)?;
-    let producer = used.producer(endpoint)?;
+    consume(used, consumer, sender)?;
     report(Event::Ready);
     tokio::pin!(stop);
     loop {
@@ -120,7 +127,7 @@ pub(crate) async fn workers(
 }
 
 /// What is refused, is never answered: the generator sees that.
-fn reply(producer: &ThreadedProducer<DefaultProducerContext>, plan: &Plan, body: &Body) {
+fn reply(producer: &Producer, plan: &Plan, body: &Body) {
     let topic = completed(plan, body.controller());
     let _ = producer.send(BaseRecord::<(), [u8]>::to(&topic).partition(0).payload(&body.bytes));
 }
@@ -142,6 +149,16 @@ async fn create(endpoint: SocketAddr, topic: &str) -> anyhow::Result<()> {
     match made.into_iter().next().context("an answer for the topic")? {
         Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(()),
         Err((topic, code)) => Err(anyhow!("cannot make topic {topic}: {code}")),
+    }
+}
+
+/// Sends one empty message through a topic. Right after a topic is made its first fetch fails and is not tried again for a while:
+/// that is over then.
+fn prove(producer: &Producer, consumer: &BaseConsumer, topic: &str) -> anyhow::Result<()> {
+    producer.send(BaseRecord::<(), [u8]>::to(topic).partition(0).payload(&[])).map_err(|(error, _)| error)?;
+    match consumer.poll(PATIENCE) {
+        Some(message) => message.map(drop).with_context(|| format!("nothing goes through topic {topic}")),
+        None => Err(anyhow!("nothing went through topic {topic} in {} s", PATIENCE.as_secs())),
     }
 }
 
@@ -182,7 +199,7 @@ fn take(used: Use, consumer: &BaseConsumer) -> Result<Vec<Body>, KafkaError> {
 /// A controller's way up.
 #[derive(Clone)]
 pub(crate) struct Requests {
-    producer: Arc<ThreadedProducer<DefaultProducerContext>>,
+    producer: Arc<Producer>,
     topic: Arc<str>,
 }
 
