@@ -1,7 +1,7 @@
 //! The generator's own account of its activations: who is out, who came back, who came back twice. Kept by id, so that nobody
 //! else's counts have to be believed.
 
-use crate::result::{Latency, Stage, Stages};
+use crate::result::{Latency, Quantile, Stage, Stages};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use proto::v1;
@@ -107,6 +107,12 @@ impl Record {
         quantiles(&self.latency)
     }
 
+    /// The latency at each of `CURVE`.
+    pub(crate) fn curve(&self) -> Vec<Quantile> {
+        let at = |quantile| Quantile { quantile, us: micros(self.latency.value_at_quantile(quantile)) };
+        CURVE.map(at).to_vec()
+    }
+
     pub(crate) fn lateness(&self) -> Latency {
         quantiles(&self.lateness)
     }
@@ -120,6 +126,12 @@ impl Record {
         Stages { queue, dispatch, run }
     }
 }
+
+/// Where a latency curve is taken: evenly at first, then ever closer to 1.
+const CURVE: [f64; 20] = [
+    0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.9975, 0.999, 0.9995, 0.9999, 0.99999,
+    1.0,
+];
 
 fn quantiles(nanos: &Histogram<u64>) -> Latency {
     let at = |quantile| micros(nanos.value_at_quantile(quantile));

@@ -1,7 +1,9 @@
 //! Starting and watching the parts of a run: processes of this very program, or threads of this process.
 
 use crate::part::{self, Event, Report};
+use crate::peer::{self, Peer};
 use crate::plan::Plan;
+use crate::tree;
 use anyhow::{Context, bail, ensure};
 use router::config::Config;
 use std::io::{BufRead, BufReader, Write};
@@ -21,6 +23,18 @@ pub(crate) enum Target {
     RouterWithoutBreakers,
     /// A bare server that forwards the same frames: the limit.
     Pipe,
+    /// NATS core: a queue group and a reply subject.
+    Nats,
+    /// Redis, by lists.
+    RedisLists,
+    /// Redis, by streams with a consumer group.
+    RedisStreams,
+    /// RabbitMQ, by direct reply-to.
+    Rabbitmq,
+    /// Kafka as OpenWhisk uses it.
+    Kafka,
+    /// Kafka, tuned for this.
+    KafkaTuned,
 }
 
 impl Target {
@@ -29,6 +43,25 @@ impl Target {
             Self::Router => "router",
             Self::RouterWithoutBreakers => "router_without_breakers",
             Self::Pipe => "pipe",
+            Self::Nats => "nats",
+            Self::RedisLists => "redis-lists",
+            Self::RedisStreams => "redis-streams",
+            Self::Rabbitmq => "rabbitmq",
+            Self::Kafka => "kafka",
+            Self::KafkaTuned => "kafka-tuned",
+        }
+    }
+
+    /// What it is, if it is not ours.
+    pub(crate) fn peer(self) -> Option<Peer> {
+        match self {
+            Self::Router | Self::RouterWithoutBreakers | Self::Pipe => None,
+            Self::Nats => Some(Peer::Nats),
+            Self::RedisLists => Some(Peer::RedisLists),
+            Self::RedisStreams => Some(Peer::RedisStreams),
+            Self::Rabbitmq => Some(Peer::Rabbitmq),
+            Self::Kafka => Some(Peer::Kafka),
+            Self::KafkaTuned => Some(Peer::KafkaTuned),
         }
     }
 }
@@ -62,6 +95,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// A router's admin port.
     pub(crate) admin: Option<SocketAddr>,
+    peer: Option<Peer>,
 }
 
 /// How long a part may take to be ready.
@@ -71,10 +105,49 @@ impl Server {
     pub(crate) fn start(target: Target, workers: usize, place: Place) -> anyhow::Result<Self> {
         let part = Part::start(place, &Role::Server { target, workers })?;
         match part.events.recv_timeout(START_TIMEOUT).context("the server did not start")? {
-            Event::Listening { address, admin } => Ok(Self { part, address, admin }),
+            Event::Listening { address, admin } => Ok(Self { part, address, admin, peer: target.peer() }),
             Event::Failed(why) => bail!("the server did not start: {why}"),
             other => bail!("the server said {other:?} instead of where it listens"),
         }
+    }
+
+    /// The invokers that a plan wants, as this server's clients.
+    pub(crate) fn invokers(&self, plan: &Plan) -> Role {
+        let (endpoint, plan) = (self.address, plan.clone());
+        match self.peer {
+            Some(peer) => Role::PeerWorkers { peer, endpoint, plan },
+            None => Role::Invokers { endpoint, plan },
+        }
+    }
+
+    /// The controllers that a plan wants, as this server's clients.
+    pub(crate) fn controllers(&self, plan: &Plan) -> Role {
+        let (endpoint, plan) = (self.address, plan.clone());
+        match self.peer {
+            Some(peer) => Role::PeerControllers { peer, endpoint, plan },
+            None => Role::Controllers { endpoint, plan },
+        }
+    }
+
+    /// CPU time so far, in microseconds. Of a peer, all processes that its keeper started.
+    pub(crate) fn cpu_us(&self) -> anyhow::Result<f64> {
+        match self.peer {
+            Some(_) => tree::cpu_us_below(self.part.pid()),
+            None => cpu_us(self.part.pid()),
+        }
+    }
+
+    /// The most memory that was resident, in bytes.
+    pub(crate) fn rss_bytes_max(&self) -> anyhow::Result<u64> {
+        match self.peer {
+            Some(_) => tree::rss_bytes_max_below(self.part.pid()),
+            None => memory_bytes(self.part.pid(), "VmHWM"),
+        }
+    }
+
+    /// Begins a run: what a peer's server took in one before is forgotten.
+    pub(crate) fn begin(&self) -> anyhow::Result<()> {
+        if self.peer.is_some() { tree::forget_peaks(self.part.pid()) } else { Ok(()) }
     }
 }
 
@@ -85,6 +158,8 @@ pub(crate) enum Role {
     Server { target: Target, workers: usize },
     Invokers { endpoint: SocketAddr, plan: Plan },
     Controllers { endpoint: SocketAddr, plan: Plan },
+    PeerWorkers { peer: Peer, endpoint: SocketAddr, plan: Plan },
+    PeerControllers { peer: Peer, endpoint: SocketAddr, plan: Plan },
 }
 
 impl Part {
@@ -186,8 +261,8 @@ fn start_thread(role: Role, events: Sender<Event>) -> anyhow::Result<Running> {
 fn part_name(role: &Role) -> &'static str {
     match role {
         Role::Server { .. } => "server",
-        Role::Invokers { .. } => "invokers",
-        Role::Controllers { .. } => "controllers",
+        Role::Invokers { .. } | Role::PeerWorkers { .. } => "invokers",
+        Role::Controllers { .. } | Role::PeerControllers { .. } => "controllers",
     }
 }
 
@@ -214,6 +289,12 @@ fn play(role: Role, report: Report, stop: impl Future<Output = ()>) {
         Role::Controllers { endpoint, plan } => {
             part::block_on(async { part::controller::run(&endpoint.to_string(), &plan, report).await })
         }
+        Role::PeerWorkers { peer, endpoint, plan } => {
+            part::block_on(async { peer::workers(peer, endpoint, &plan, report, stop).await })
+        }
+        Role::PeerControllers { peer, endpoint, plan } => {
+            part::block_on(async { peer::controllers(peer, endpoint, &plan, report).await })
+        }
     };
     if let Err(error) = played.and_then(|result| result) {
         failed(Event::Failed(format!("{error:#}")));
@@ -221,6 +302,9 @@ fn play(role: Role, report: Report, stop: impl Future<Output = ()>) {
 }
 
 async fn serve(target: Target, workers: usize, report: Report, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    if let Some(peer) = target.peer() {
+        return peer::host::serve(peer, report, stop).await;
+    }
     let mut config = config(workers)?;
     match target {
         Target::Router | Target::RouterWithoutBreakers => {
@@ -236,6 +320,7 @@ async fn serve(target: Target, workers: usize, report: Report, stop: impl Future
             let listening = |address| report(Event::Listening { address, admin: None });
             part::pipe::serve(&config, listening, stop).await
         }
+        _ => bail!("a peer has a server of its own"),
     }
 }
 

@@ -1,17 +1,21 @@
 //! `loadtest`: the measuring instrument. `demo` shows the router at work, `run` measures closed and open loops, `replay` plays
-//! a trace, `chaos` hurts everybody. It never takes the router's word for what became of an activation: it keeps its own books.
+//! a trace, `compare` measures what users would pick instead, `chaos` hurts everybody. It never takes the router's word for what became of an activation: it keeps its own books.
 
 mod bars;
 mod book;
 mod chaos;
+mod compare;
 mod demo;
 mod fleet;
 mod part;
+mod peer;
 mod plan;
 mod replay;
+mod report;
 mod result;
 mod run;
 mod trace;
+mod tree;
 mod verdict;
 
 use anyhow::ensure;
@@ -37,6 +41,10 @@ enum Command {
     Run(RunArgs),
     /// The arrivals of a trace, against the router.
     Replay(replay::ReplayArgs),
+    /// The same round trip on the router and on what a user would pick instead, interleaved; medians, ratios, bars.
+    Compare(compare::CompareArgs),
+    /// Result files made into a page with pictures: one file of HTML, no script.
+    Report(report::ReportArgs),
     /// The bars this router is held to, measured one by one, as a table. Takes about a quarter of an hour with --repeat 5.
     Bars(bars::BarsArgs),
     /// Kill, stop, cut off and slow down real processes under load, and judge by ledgers kept outside the router that everything
@@ -160,6 +168,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Demo => demo::demo()?,
         Command::Run(args) => args.common.measure(&args.target, &args.plan()?).map(drop)?,
         Command::Replay(args) => replay::replay(&args)?,
+        Command::Compare(args) => compare::compare(&args)?,
+        Command::Report(args) => report::report(&args)?,
         Command::Bars(args) => bars::bars(&args)?,
         Command::Chaos(args) => return chaos::chaos(&args),
         Command::Act { part } => return chaos::play(&part),

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) time_left_ms: u32,
     /// Whether containers remember what they started, to find what is started twice.
     pub(crate) check_starts: bool,
+    /// Tells runs on one peer's server apart: its queues have the number in their names.
+    pub(crate) run: u32,
 }
 
 /// What drives a run.
@@ -102,6 +104,7 @@ impl Plan {
             invokers: 1,
             time_left_ms: 60_000,
             check_starts: false,
+            run: 0,
         }
     }
 

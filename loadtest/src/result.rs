@@ -28,6 +28,56 @@ pub(crate) struct RunResult {
     pub(crate) server_rss_bytes_max: u64,
     pub(crate) spilled: u64,
     pub(crate) refilled: u64,
+    /// Beyond the published schema, and only where asked for.
+    #[serde(flatten)]
+    pub(crate) details: Option<Details>,
+}
+
+/// What a report shows beyond a run's figures.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Details {
+    /// The latency's quantiles, more of them.
+    pub(crate) curve: Vec<Quantile>,
+    /// Through the window.
+    pub(crate) series: Vec<Sample>,
+    /// Under which circumstances.
+    pub(crate) about: About,
+}
+
+/// The circumstances of a run, in words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// UTC.
+    pub(crate) date: String,
+    /// Of this project.
+    pub(crate) commit: String,
+    /// Processor, cores, memory, kernel.
+    pub(crate) machine: String,
+    /// Of the server.
+    pub(crate) version: String,
+    /// The server's and its clients'.
+    pub(crate) settings: String,
+    /// What the server promises of a delivery, so set.
+    pub(crate) promise: String,
+}
+
+/// One point of a latency curve.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Quantile {
+    /// From 0 to 1.
+    pub(crate) quantile: f64,
+    pub(crate) us: f64,
+}
+
+/// A look at the controllers' books.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// Seconds since the first activation.
+    pub(crate) at_s: f64,
+    /// Activations without an answer: queued, running or on their way.
+    pub(crate) out: u64,
+    /// Answers since the look before.
+    pub(crate) rate_per_s: f64,
 }
 
 /// Round trips answered within the window, in microseconds.
@@ -55,8 +105,14 @@ pub(crate) struct Stage {
     pub(crate) p99: f64,
 }
 
-/// Writes results to a file.
+/// Writes the result file, by the published schema.
 pub(crate) fn write(path: &std::path::Path, results: &[RunResult]) -> anyhow::Result<()> {
+    let results: Vec<RunResult> = results.iter().map(|result| RunResult { details: None, ..result.clone() }).collect();
+    write_with_details(path, &results)
+}
+
+/// Writes the result file with what else is known: more keys than published.
+pub(crate) fn write_with_details(path: &std::path::Path, results: &[RunResult]) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(results)?;
     std::fs::write(path, text + "\n").map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }

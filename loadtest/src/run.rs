@@ -1,35 +1,39 @@
 //! One run: start the parts, watch the server, put the result together. And several runs of several targets, interleaved.
 
 use crate::book::Counts;
-use crate::fleet::{self, Part, Place, Role, Server, Target};
+use crate::fleet::{self, Part, Place, Server, Target};
 use crate::part::{ControllerReport, Event, InvokerReport};
 use crate::plan::{Load, Plan};
-use crate::result::{RunResult, median};
+use crate::result::{About, Details, RunResult, median};
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
 
-/// Runs a plan against one target.
+/// Runs a plan against one target, on a server of its own.
 pub(crate) fn run(target: Target, plan: &Plan, workers: usize, place: Place) -> anyhow::Result<RunResult> {
-    let server = Server::start(target, workers, place)?;
-    let (endpoint, pid) = (server.address, server.part.pid());
-    let invokers = Part::start(place, &Role::Invokers { endpoint, plan: plan.clone() })?;
-    await_ready(&server, &invokers, plan.containers)?;
-    let controllers = Part::start(place, &Role::Controllers { endpoint, plan: plan.clone() })?;
+    run_on(&Server::start(target, workers, place)?, target, plan, place)
+}
+
+/// Runs a plan against a server that is there.
+pub(crate) fn run_on(server: &Server, target: Target, plan: &Plan, place: Place) -> anyhow::Result<RunResult> {
+    server.begin()?;
+    let invokers = Part::start(place, &server.invokers(plan))?;
+    await_ready(server, &invokers, plan.containers)?;
+    let controllers = Part::start(place, &server.controllers(plan))?;
 
     let bar = progress_bar(&format!("{} {}", target.name(), plan.scenario()));
     let (mut before, mut after) = (0.0, 0.0);
     let report = loop {
         match controllers.event()? {
-            Event::WindowBegins => before = fleet::cpu_us(pid)?,
-            Event::WindowEnds => after = fleet::cpu_us(pid)?,
+            Event::WindowBegins => before = server.cpu_us()?,
+            Event::WindowEnds => after = server.cpu_us()?,
             Event::Progress(part) => bar.set_position(permille(part)),
             Event::Controllers(report) => break report,
             other => bail!("the controllers said {other:?}"),
         }
     };
     bar.finish_and_clear();
-    let rss_max = fleet::memory_bytes(pid, "VmHWM")?;
+    let rss_max = server.rss_bytes_max()?;
     drop(controllers);
     let seen = invokers.stop().into_iter().find_map(|event| match event {
         Event::Invokers(seen) => Some(seen),
@@ -90,6 +94,7 @@ fn result(
         server_rss_bytes_max: rss_max,
         spilled: 0,
         refilled: 0,
+        details: Some(Details { curve: seen.curve.clone(), series: seen.series.clone(), about: About::default() }),
     }
 }
 
@@ -111,10 +116,10 @@ pub(crate) fn interleave(
 }
 
 /// A result in one line.
-fn line(result: &RunResult) -> String {
+pub(crate) fn line(result: &RunResult) -> String {
     let RunResult { target, scenario, achieved_per_s, latency_us: latency, .. } = result;
     format!(
-        "{target:8} {scenario:15} {achieved_per_s:>9.0}/s  p50 {:>8.1} us  p99 {:>9.1} us  max {:>9.0} us  server {:>6.2} us CPU/activation, {:>4} MiB  {}",
+        "{target:13} {scenario:15} {achieved_per_s:>9.0}/s  p50 {:>8.1} us  p99 {:>9.1} us  max {:>9.0} us  server {:>6.2} us CPU/activation, {:>4} MiB  {}",
         latency.p50,
         latency.p99,
         latency.max,

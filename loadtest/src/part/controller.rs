@@ -1,38 +1,57 @@
-//! Controllers: push activations in a closed loop, at a rate or by a trace, and keep the books.
+//! Controllers: push activations in a closed loop, at a rate or by a trace, and keep the books. On which road they go up and answers
+//! come down, `road` says: the router's or a peer's.
 
+use super::road::{Down, Up};
 use super::{ControllerReport, Event, Orders, Report};
 use crate::book::{Book, Record};
 use crate::plan::{Expiry, Load, Plan, action_key};
+use crate::result::Sample;
 use crate::trace::{self, Arrival};
 use anyhow::Context;
 use bytes::Bytes;
-use client::{AppendError, PushReceiver, PushSender, PushStream};
+use client::PushStream;
 use parking_lot::Mutex;
 use proto::v1;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Runs all controllers of a plan and reports what they saw.
+/// Runs all controllers of a plan against a router, and reports what they saw.
 pub(crate) async fn run(endpoint: &str, plan: &Plan, report: Report) -> anyhow::Result<()> {
+    let mut roads = Vec::new();
+    for number in 0..plan.controllers {
+        let channel = client::connect(endpoint).await?;
+        let (sender, receiver) = PushStream::open(channel, &format!("controller-{number}")).await?;
+        for action in 0..plan.actions {
+            sender.declare(action, action_key(action))?;
+        }
+        roads.push((sender, receiver));
+    }
+    drive(roads, plan, report).await
+}
+
+/// Runs the controllers of a plan, one on each road, and reports what they saw.
+pub(crate) async fn drive<U: Up, D: Down>(roads: Vec<(U, D)>, plan: &Plan, report: Report) -> anyhow::Result<()> {
     let arrivals = match &plan.load {
         Load::Replay(replay) => Some(trace::arrivals(replay)?),
         Load::Closed { .. } | Load::Open { .. } | Load::Expiry(_) => None,
     };
-    let mut controllers = Vec::new();
-    for number in 0..plan.controllers {
-        controllers.push(Controller::connect(endpoint, plan, number).await?);
-    }
+    let with_desk = |(number, (up, down))| (Controller::new(up, plan, number), down);
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..).zip(roads).map(with_desk).unzip();
     let start = Instant::now();
     let (begins, ends) = (start + plan.warm_up(), start + plan.warm_up() + plan.window());
     let by_time = plan.count.is_none() && matches!(plan.load, Load::Closed { .. } | Load::Open { .. });
     let (begins, ends) = if by_time { (begins, ends) } else { (start, start + FOREVER) };
-    controllers.iter().for_each(|(controller, _)| controller.desk.lock().book.measure(begins, ends));
+    senders.iter().for_each(|controller| controller.desk.lock().book.measure(begins, ends));
 
-    let (senders, receivers): (Vec<_>, Vec<_>) = controllers.into_iter().unzip();
     let reading: Vec<_> = senders.iter().cloned().zip(receivers).map(|(c, r)| tokio::spawn(read(c, r))).collect();
     let windows = tokio::spawn(announce(by_time.then_some((begins, ends)), report.clone()));
+    let series = by_time.then(|| tokio::spawn(sample(senders.clone(), start, begins, ends)));
     push(&senders, plan, arrivals, ends, &report).await?;
     windows.await?;
+    let series = match series {
+        Some(samples) => samples.await?,
+        None => Vec::new(),
+    };
     if !by_time {
         settle(&senders, PATIENCE).await;
     }
@@ -40,7 +59,7 @@ pub(crate) async fn run(endpoint: &str, plan: &Plan, report: Report) -> anyhow::
     report(Event::WindowEnds);
     settle(&senders, PATIENCE).await;
     reading.iter().for_each(tokio::task::JoinHandle::abort);
-    report(Event::Controllers(Box::new(sum(&senders, seconds))));
+    report(Event::Controllers(Box::new(ControllerReport { series, ..sum(&senders, seconds) })));
     Ok(())
 }
 
@@ -60,10 +79,10 @@ struct Step {
     time_left_ms: Option<u32>,
 }
 
-/// A controller and its stream's sending half. Cheap to clone.
+/// A controller and its road's sending half. Cheap to clone.
 #[derive(Clone)]
-struct Controller {
-    sender: PushSender,
+struct Controller<U> {
+    up: U,
     desk: Arc<Mutex<Desk>>,
     plan: Arc<Plan>,
     payload: Bytes,
@@ -79,13 +98,8 @@ struct Desk {
     sequences: Vec<u64>,
 }
 
-impl Controller {
-    async fn connect(endpoint: &str, plan: &Plan, number: u32) -> anyhow::Result<(Self, PushReceiver)> {
-        let channel = client::connect(endpoint).await?;
-        let (sender, receiver) = PushStream::open(channel, &format!("controller-{number}")).await?;
-        for action in 0..plan.actions {
-            sender.declare(action, action_key(action))?;
-        }
+impl<U: Up> Controller<U> {
+    fn new(up: U, plan: &Plan, number: u32) -> Self {
         let at_once = match &plan.load {
             Load::Closed { in_flight } => *in_flight as usize,
             Load::Expiry(expiry) => expiry.deadlines as usize,
@@ -93,8 +107,7 @@ impl Controller {
         };
         let desk = Desk { book: Book::new(number, at_once), to_push: 0, next_action: 0, sequences: Vec::new() };
         let payload = Orders { service_time_us: 0, sequence: 0 }.payload(plan);
-        let (desk, plan) = (Arc::new(Mutex::new(desk)), Arc::new(plan.clone()));
-        Ok((Self { sender, desk, plan, payload }, receiver))
+        Self { up, desk: Arc::new(Mutex::new(desk)), plan: Arc::new(plan.clone()), payload }
     }
 
     /// Pushes the next `n` activations of a closed loop, fewer if it is at its end.
@@ -102,8 +115,8 @@ impl Controller {
         let n = n.min(desk.to_push);
         desk.to_push -= n;
         let activations = (0..n).map(|_| self.activation(desk, &Step::default(), now));
-        // Only a stream that is over refuses: what is out then counts as unanswered.
-        let _ = self.sender.push_all(activations.collect::<Vec<_>>());
+        // Only a road that is over refuses: what is out then counts as unanswered.
+        let _ = self.up.push_all(activations.collect());
     }
 
     fn activation(&self, desk: &mut Desk, step: &Step, sent: Instant) -> v1::Activation {
@@ -131,11 +144,11 @@ impl Controller {
 }
 
 /// Accounts for answers; in a closed loop each brings the next activation.
-async fn read(controller: Controller, mut receiver: PushReceiver) {
-    while let Ok(Some(frame)) = receiver.next().await {
+async fn read<U: Up, D: Down>(controller: Controller<U>, mut down: D) {
+    while let Some(answers) = down.next().await {
         let now = Instant::now();
         let desk = &mut *controller.desk.lock();
-        let answered = frame.answers.iter().filter(|answer| desk.book.answer(answer, now)).count();
+        let answered = answers.iter().filter(|answer| desk.book.answer(answer, now)).count();
         if desk.to_push > 0 {
             controller.push_next(desk, answered as u64, now);
         }
@@ -155,9 +168,32 @@ async fn announce(window: Option<(Instant, Instant)>, report: Report) {
 
 const PROGRESS_STEPS: u32 = 20;
 
+/// What is out and what was answered, through the window: a look at the books every fiftieth of it, at most ten a second.
+async fn sample<U: Up>(controllers: Vec<Controller<U>>, start: Instant, begins: Instant, ends: Instant) -> Vec<Sample> {
+    let every = ((ends - begins) / 50).max(Duration::from_millis(100));
+    let mut samples = Vec::new();
+    let (mut at, mut answered_before) = (begins, None);
+    while at <= ends {
+        tokio::time::sleep_until(at.into()).await;
+        let (mut out, mut answered) = (0, 0);
+        for controller in &controllers {
+            let counts = controller.desk.lock().book.counts;
+            out += counts.unanswered;
+            answered += counts.submitted - counts.unanswered;
+        }
+        let since = every.as_secs_f64();
+        if let Some(before) = answered_before.replace(answered) {
+            let rate_per_s = seconds(answered - before) / since;
+            samples.push(Sample { at_s: (at - start).as_secs_f64(), out, rate_per_s });
+        }
+        at += every;
+    }
+    samples
+}
+
 /// Pushes what the plan asks for; a closed loop is started here and goes on in `read`.
-async fn push(
-    controllers: &[Controller],
+async fn push<U: Up>(
+    controllers: &[Controller<U>],
     plan: &Plan,
     arrivals: Option<Vec<Arrival>>,
     ends: Instant,
@@ -190,7 +226,7 @@ fn at_rate(rate: f64, count: u64) -> impl Iterator<Item = Step> + Send + 'static
 }
 
 /// The doomed ones by the first controller, as fast as they are taken; a steady flow by the second.
-async fn let_expire(controllers: &[Controller], expiry: Expiry, report: &Report) -> anyhow::Result<()> {
+async fn let_expire<U: Up>(controllers: &[Controller<U>], expiry: Expiry, report: &Report) -> anyhow::Result<()> {
     let [doomed, flowing] = controllers else {
         anyhow::bail!("deadlines take two controllers, not {}", controllers.len())
     };
@@ -223,8 +259,8 @@ fn whole(n: f64) -> u64 {
     n as u64
 }
 
-async fn close_loop(
-    controllers: &[Controller],
+async fn close_loop<U: Up>(
+    controllers: &[Controller<U>],
     plan: &Plan,
     in_flight: u32,
     ends: Instant,
@@ -255,8 +291,8 @@ async fn close_loop(
 
 /// Pushes by a schedule of offsets, from a thread of its own: tokio's timers tick in milliseconds. The offset, not the moment
 /// the thread woke up, is when an activation counts as sent.
-async fn by_schedule(
-    controllers: Vec<Controller>,
+async fn by_schedule<U: Up>(
+    controllers: Vec<Controller<U>>,
     schedule: impl Iterator<Item = Step> + Send + 'static,
     count: u64,
     report: Report,
@@ -265,7 +301,7 @@ async fn by_schedule(
 }
 
 #[allow(clippy::disallowed_methods)]
-fn pace(controllers: &[Controller], schedule: impl Iterator<Item = Step>, count: u64, report: &Report) {
+fn pace<U: Up>(controllers: &[Controller<U>], schedule: impl Iterator<Item = Step>, count: u64, report: &Report) {
     let start = Instant::now();
     let mut schedule = schedule.peekable();
     let (mut sent, mut batches, mut reported) = (0_u64, 0_usize, Instant::now());
@@ -283,7 +319,7 @@ fn pace(controllers: &[Controller], schedule: impl Iterator<Item = Step>, count:
         }
         drop(desk);
         sent += batch.len() as u64;
-        send_all(&controller.sender, batch);
+        send_all(&controller.up, batch);
         if reported.elapsed() > Duration::from_millis(100) {
             reported = Instant::now();
             report(Event::Progress(seconds(sent) / seconds(count)));
@@ -291,16 +327,15 @@ fn pace(controllers: &[Controller], schedule: impl Iterator<Item = Step>, count:
     }
 }
 
-/// Sends a batch whole, and waits where the way to the router is full. A stream that is over takes nothing: what is out then
-/// counts as unanswered.
+/// Sends a batch whole, and waits where the road is full. One that is over takes nothing: what is out then counts as
+/// unanswered.
 #[allow(clippy::disallowed_methods)]
-fn send_all(sender: &PushSender, batch: Vec<v1::Activation>) {
-    let mut rest = batch.into_iter();
-    let mut refused = None;
+fn send_all(up: &impl Up, mut batch: Vec<v1::Activation>) {
     loop {
-        let sent = sender.push_all(refused.take().into_iter().chain(&mut rest));
-        let Err(AppendError::Full(entry)) = sent else { return };
-        refused = Some(entry);
+        batch = up.push_all(batch);
+        if batch.is_empty() {
+            return;
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -313,7 +348,7 @@ const BREATH: Duration = Duration::from_micros(500);
 const BATCH_MAX: usize = 1024;
 
 /// Waits until every activation has its answer, but not for ever.
-async fn settle(controllers: &[Controller], patience: Duration) {
+async fn settle<U: Up>(controllers: &[Controller<U>], patience: Duration) {
     let deadline = Instant::now() + patience;
     let mut tick = tokio::time::interval(Duration::from_millis(5));
     while Instant::now() < deadline
@@ -323,7 +358,7 @@ async fn settle(controllers: &[Controller], patience: Duration) {
     }
 }
 
-fn sum(controllers: &[Controller], seconds: f64) -> ControllerReport {
+fn sum<U: Up>(controllers: &[Controller<U>], seconds: f64) -> ControllerReport {
     let mut report = ControllerReport { seconds, ..Default::default() };
     let mut record: Option<Record> = None;
     for controller in controllers {
@@ -342,6 +377,7 @@ fn sum(controllers: &[Controller], seconds: f64) -> ControllerReport {
         report.latency = record.latency();
         report.lateness = record.lateness();
         report.stages = record.stages();
+        report.curve = record.curve();
     }
     report
 }

@@ -4,10 +4,11 @@
 pub(crate) mod controller;
 pub(crate) mod invoker;
 pub(crate) mod pipe;
+pub(crate) mod road;
 
 use crate::book::Counts;
 use crate::plan::Plan;
-use crate::result::{Latency, Stages};
+use crate::result::{Latency, Quantile, Sample, Stages};
 use serde::{Deserialize, Serialize};
 
 /// What a part tells the parent. On standard output a line of JSON each.
@@ -49,6 +50,10 @@ pub(crate) struct ControllerReport {
     /// Of expired activations: how long after their deadline the answer came.
     pub(crate) lateness: Latency,
     pub(crate) stages: Stages,
+    /// The latency's quantiles, more of them.
+    pub(crate) curve: Vec<Quantile>,
+    /// Through the window; empty where it has no end.
+    pub(crate) series: Vec<Sample>,
 }
 
 /// What the containers of a run saw.

@@ -1,0 +1,110 @@
+//! Keeps a peer's server: starts it on a free port of the loopback interface with a folder of its own, and ends it, with all
+//! processes it started, when told to. This runs in a part of its own, so that no server is left behind when the parent dies.
+
+use super::{Launch, Peer};
+use crate::part::{Event, Report};
+use crate::tree;
+use anyhow::{Context, bail};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+/// Runs a server until `stop` resolves, or says why it cannot.
+pub(crate) async fn serve(peer: Peer, report: Report, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let folder = Folder::create(peer)?;
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+    let mut server = Server { children: Vec::new() };
+    let Launch { commands } = peer.launch(&folder.0, address.port())?;
+    for mut command in commands {
+        let log = File::options().create(true).append(true).open(folder.log())?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        server.children.push(child);
+    }
+    if let Err(error) = server.await_ready(address).await {
+        return Err(error.context(last_lines(&folder.log())));
+    }
+    report(Event::Listening { address, admin: None });
+    stop.await;
+    Ok(())
+}
+
+/// A port that nobody listens on now. Somebody may come first, but then the server says so.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A server's folder; gone when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create(peer: Peer) -> anyhow::Result<Self> {
+        let folder = base().join("peers").join(format!("{peer:?}-{}", std::process::id()).to_lowercase());
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The target folder that this program was built in; the folder for temporary files if it stands elsewhere.
+pub(crate) fn base() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    target.map_or_else(std::env::temp_dir, Path::to_owned)
+}
+
+/// A server's processes; ended when dropped.
+struct Server {
+    children: Vec<Child>,
+}
+
+impl Server {
+    /// Waits until somebody listens on the address.
+    async fn await_ready(&mut self, address: SocketAddr) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while Instant::now() < deadline {
+            if TcpStream::connect(address).await.is_ok() {
+                return Ok(());
+            }
+            for child in &mut self.children {
+                if let Some(status) = child.try_wait()? {
+                    bail!("it ended with {status}");
+                }
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        bail!("nobody listens on {address} after {} s", READY_TIMEOUT.as_secs())
+    }
+}
+
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing of theirs is to be kept: no need to ask.
+        for child in &mut self.children {
+            tree::end(child.id());
+            let _ = child.wait();
+        }
+    }
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    format!("its last words: {}", lines[lines.len().saturating_sub(5)..].join(" | "))
+}
