@@ -458,7 +458,8 @@ impl Hub {
         }
         self.actions.fetch_sub(1, Ordering::Relaxed);
         // With its last action, which has nothing queued. Whoever adds another has to ask the map, which is locked here.
-        self.tenants.remove_if(action.key.name.namespace(), |_, tenant| tenant.strong_count() <= 1);
+        let namespace: Box<str> = action.key.name.namespace().into();
+        self.tenants.remove_if(&namespace, |_, tenant| tenant.strong_count() <= 1);
         pass.tally.count(Count::ActionsRemoved);
     }
 

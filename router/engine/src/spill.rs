@@ -11,6 +11,7 @@
 //! Where a limit is met again meanwhile, what comes then goes out as the second run, behind what waits in memory.
 
 use crate::effect::{Effect, Refill, Spill, Spilled, Want};
+use crate::id::ActivationId;
 use crate::input::{Push, Refilled, Unstored};
 use crate::lanes::{self, Lane};
 use crate::ledger::Whereabouts;
@@ -314,13 +315,13 @@ impl Turn<'_> {
 
 impl Shared {
     /// An id leaves memory with its activation. Remembered first, as in [`free_id`](Self::free_id).
-    fn store_id(&self, id: &crate::id::ActivationId) {
+    pub(crate) fn store_id(&self, id: &ActivationId) {
         self.stored.insert(id);
         self.ledger.free(id);
     }
 
     /// Takes the id of an activation that comes back. False if another took it in the meantime, or it ended.
-    fn take_stored_id(&self, id: crate::id::ActivationId, at: Whereabouts) -> bool {
+    fn take_stored_id(&self, id: ActivationId, at: Whereabouts) -> bool {
         if !self.ledger.take(id, at) {
             return false;
         }

@@ -21,6 +21,8 @@ fn shared() -> Shared {
     Shared {
         ledger: Ledger::new(7),
         recent: Recent::new(1, 7),
+        stored: Recent::new(1, 7),
+        lanes: None,
         budget: Budget::of_router(&limits),
         timers: Timers::new(1, Timestamp::ZERO),
         seed: 7,
@@ -55,6 +57,24 @@ fn an_id_that_ends_is_not_taken_again() {
 #[should_panic(expected = "it was taken a second time")]
 fn one_that_is_not_remembered_is_noticed() {
     with_fault(Fault::Store, || check(pushed_again_as_it_ends));
+}
+
+/// One leaves memory for the store while it is pushed again.
+fn pushed_again_as_it_is_stored() {
+    let shared = Arc::new(shared());
+    shared.take_id(ID, somewhere()).unwrap();
+    let other = {
+        let shared = shared.clone();
+        thread::spawn(move || shared.store_id(&ID))
+    };
+    assert!(shared.take_id(ID, somewhere()).is_err(), "it was taken a second time");
+    other.join().unwrap();
+    assert_eq!(shared.ledger.len(), 0);
+}
+
+#[test]
+fn an_id_that_is_stored_is_not_taken_again() {
+    check(pushed_again_as_it_is_stored);
 }
 
 /// Two push one id: one of them gets it.
