@@ -3,6 +3,9 @@
 //! A store keeps opaque bodies in lanes. It knows nothing of activations, deadlines or actions, starts no runtime and never
 //! decides what is spilled or read back; whoever calls it does. Its calls block, so they belong on threads of their own.
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
+
 use bytes::Bytes;
 use std::fmt;
 
@@ -159,6 +162,12 @@ pub enum ConsumeError {
 pub trait Overflow: Send + Sync + fmt::Debug {
     /// How many lanes there are, at least one; fixed.
     fn lanes(&self) -> u16;
+
+    /// Whether it is known what the store holds. Until then spans are empty and everything is refused as unavailable; it comes
+    /// by itself and stays. A store that knows from the start need not say so.
+    fn ready(&self) -> bool {
+        true
+    }
 
     /// Makes entries durable, as many syncs as needed and no more. A result for each, in their order: the position, or why not.
     fn append(&self, entries: &[Entry]) -> Vec<Result<u64, AppendError>>;
