@@ -10,6 +10,7 @@ pub mod disk;
 pub mod faulty;
 #[cfg(feature = "contract")]
 pub mod memory;
+pub mod seal;
 
 use bytes::Bytes;
 use std::fmt;
@@ -120,6 +121,12 @@ pub enum ReadError {
         first: u64,
         /// What the store says about it.
         why: String,
+    },
+    /// The record at this position is not sealed, and all are to be: read it without a key file.
+    #[error("the record at {position} is not sealed: only without a key file can it be read")]
+    NotSealed {
+        /// Its position.
+        position: u64,
     },
     /// The record at this position is sealed with a key that is not at hand.
     #[error("the record at {position} is sealed with key {key}, which is not in the key file")]
