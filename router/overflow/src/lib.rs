@@ -3,8 +3,16 @@
 //! A store keeps opaque bodies in lanes. It knows nothing of activations, deadlines or actions, starts no runtime and never
 //! decides what is spilled or read back; whoever calls it does. Its calls block, so they belong on threads of their own.
 
+#[cfg(feature = "contract")]
+pub mod contract;
+pub mod disk;
+#[cfg(feature = "contract")]
+pub mod faulty;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "contract")]
+pub mod memory;
+pub mod seal;
 
 use bytes::Bytes;
 use std::fmt;
@@ -115,6 +123,12 @@ pub enum ReadError {
         first: u64,
         /// What the store says about it.
         why: String,
+    },
+    /// The record at this position is not sealed, and all are to be: read it without a key file.
+    #[error("the record at {position} is not sealed: only without a key file can it be read")]
+    NotSealed {
+        /// Its position.
+        position: u64,
     },
     /// The record at this position is sealed with a key that is not at hand.
     #[error("the record at {position} is sealed with key {key}, which is not in the key file")]

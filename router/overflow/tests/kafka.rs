@@ -9,7 +9,7 @@ mod support;
 
 use bytes::Bytes;
 use overflow::kafka::{Config, Kafka};
-use overflow::{AppendError, Entry, Most, Overflow, ReadError, Span};
+use overflow::{AppendError, Entry, Most, Overflow, ReadError, Span, contract};
 use parking_lot::Mutex;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -22,6 +22,38 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use support::broker::{Broker, eventually};
 use support::cycles;
+
+/// All cases, each with a topic of its own.
+#[test]
+fn the_contract_of_a_store() {
+    with_broker(|broker| {
+        for (name, case) in contract::CASES {
+            println!("{name}");
+            let mut config = config(broker, name);
+            config.lanes = 4;
+            case(&Topic(config));
+        }
+    });
+}
+
+/// Where a store lives.
+struct Topic(Config);
+
+impl contract::Place for Topic {
+    fn open(&self) -> Box<dyn Overflow> {
+        Box::new(open(&self.0))
+    }
+
+    fn open_small(&self) -> Option<Box<dyn Overflow>> {
+        let mut config = self.0.clone();
+        config.store_bytes_max = 2 << 20;
+        Some(Box::new(open(&config)))
+    }
+
+    fn record_bytes_max(&self) -> usize {
+        self.0.record_bytes_max
+    }
+}
 
 #[test]
 fn lanes_keep_their_order_and_marks_survive() {

@@ -94,6 +94,18 @@ impl Kafka {
         Ok(store)
     }
 
+    /// Lets go of threads and clients, once nobody is let in any more.
+    fn end(&self) {
+        if let Some(keeper) = self.keeper.lock().take() {
+            // It only ends early by a panic, which was told on standard error then.
+            keeper.join().unwrap_or_default();
+        }
+        // If it is held up, its thread ends once the broker is back, or with the process.
+        let _ended = self.shared.commits.end(Instant::now() + self.shared.config.timeout);
+        self.shared.readers.clear();
+        *self.shared.producer.write() = None;
+    }
+
     /// Why the store refuses everything at the moment, if it does.
     pub fn trouble(&self) -> Option<String> {
         match self.shared.health.state() {
@@ -140,26 +152,21 @@ impl Overflow for Kafka {
 
     fn close(&self) {
         let up = self.shared.health.check().is_ok();
-        if !self.shared.health.close() {
-            return;
+        if self.shared.health.close() {
+            if up {
+                self.shared.settle();
+            }
+            self.end();
         }
-        if up {
-            self.shared.settle();
-        }
-        if let Some(keeper) = self.keeper.lock().take() {
-            // It only ends early by a panic, which was told on standard error then.
-            keeper.join().unwrap_or_default();
-        }
-        // If it is held up, its thread ends once the broker is back, or with the process.
-        let _ended = self.shared.commits.end(Instant::now() + self.shared.config.timeout);
-        self.shared.readers.clear();
-        *self.shared.producer.write() = None;
     }
 }
 
+/// As a crash does it: nothing is said to the broker.
 impl Drop for Kafka {
     fn drop(&mut self) {
-        self.close();
+        if self.shared.health.close() {
+            self.end();
+        }
     }
 }
 

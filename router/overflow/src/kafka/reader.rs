@@ -3,7 +3,7 @@
 use super::health::Refusal;
 use super::topic;
 use super::{Quiet, Shared};
-use crate::{Batch, Most, ReadError};
+use crate::{Batch, Most, ReadError, Span};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -42,14 +42,16 @@ pub(super) fn read(shared: &Shared, lane: u16, from: u64, most: Most) -> Result<
     if lane >= lanes {
         return Err(ReadError::NoSuchLane { lane, lanes });
     }
-    let next = shared.lanes.span(lane).next;
+    let Span { first, next } = shared.lanes.span(lane);
     match shared.health.check() {
         Err(Refusal::Closed) => return Err(ReadError::Closed),
         Err(Refusal::Lost(why)) if from < next => return Err(ReadError::Gone { first: next, why }),
         Err(Refusal::Unavailable(why)) => return Err(ReadError::Unavailable(why)),
         Err(Refusal::Lost(_)) | Ok(()) => {}
     }
-    if from >= next || most.records == 0 {
+    // What is consumed is not read again.
+    let from = from.max(first);
+    if from >= next {
         return Ok(Batch { next: from, ..Batch::default() });
     }
     let mut reader = shared.readers.take(shared, lane)?;
@@ -125,7 +127,7 @@ impl Reader {
         let mut batch = Batch { next: from, ..Batch::default() };
         let until = Instant::now() + shared.config.timeout;
         let mut bytes = 0;
-        while batch.next < next && batch.records.len() < most.records {
+        while batch.next < next && batch.records.len() < most.records.max(1) {
             let patience = if batch.records.is_empty() { until } else { until.min(Instant::now() + FILL) };
             match self.found(shared, patience)? {
                 Found::Record(position, _) if position < batch.next => {}
