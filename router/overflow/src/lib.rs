@@ -8,6 +8,8 @@ pub mod contract;
 pub mod disk;
 #[cfg(feature = "contract")]
 pub mod faulty;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "contract")]
 pub mod memory;
 pub mod seal;
@@ -175,6 +177,12 @@ pub trait Overflow: Send + Sync + fmt::Debug {
     /// How many lanes there are, at least one; fixed.
     fn lanes(&self) -> u16;
 
+    /// Whether it is known what the store holds. Until then spans are empty and everything is refused as unavailable; it comes
+    /// by itself and stays. A store that knows from the start need not say so.
+    fn ready(&self) -> bool {
+        true
+    }
+
     /// Makes entries durable, as many syncs as needed and no more. A result for each, in their order: the position, or why not.
     fn append(&self, entries: &[Entry]) -> Vec<Result<u64, AppendError>>;
 
@@ -201,10 +209,4 @@ pub trait Overflow: Send + Sync + fmt::Debug {
     /// Refuses all calls from now on, says durably that nothing was in the middle of being handed out, and lets go of the
     /// device. Idempotent.
     fn close(&self);
-
-    /// Whether it is known what the store holds. Until then spans are empty and everything is refused as unavailable; it comes
-    /// by itself and stays. A store that knows from the start need not say so.
-    fn ready(&self) -> bool {
-        true
-    }
 }

@@ -1,0 +1,33 @@
+//! Kills a real broker again and again while records are appended, read and consumed, and counts what was lost or came twice:
+//!
+//! ```text
+//! cargo run --release -p activation-overflow --features kafka --example kafka_cycles -- --cycles 20
+//! ```
+//!
+//! It starts the broker by `scripts/kafka`, ends it, and ends with 1 if anything was lost or came twice.
+
+#[path = "../tests/support/mod.rs"]
+#[allow(dead_code)]
+mod support;
+
+use std::process::ExitCode;
+use support::{broker::Broker, cycles};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let asked = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Some(20),
+        ["--cycles", count] => count.parse().ok(),
+        _ => None,
+    };
+    let Some(asked) = asked else {
+        eprintln!("usage: kafka_cycles [--cycles N]");
+        return ExitCode::from(2);
+    };
+    let mut broker = Broker::new();
+    broker.start();
+    let tally = cycles::run(&mut broker, "cycles", asked, &|line| println!("{line}"));
+    println!("{asked} cycles: {tally:?}");
+    let bad = tally.lost + tally.twice + tally.never_taken + tally.out_of_order;
+    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

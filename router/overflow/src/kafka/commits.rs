@@ -1,0 +1,149 @@
+//! Commits: taken from whoever wants a mark written, and carried out by one thread, all that wait in one request.
+//!
+//! That thread is there because librdkafka's call has no timeout: it waits for as long as the broker that keeps the group is
+//! away, and the one without waiting never tells how it ended.
+
+use super::Quiet;
+use super::topic;
+use parking_lot::{Condvar, Mutex};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaResult;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a lane's mark says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) before: u64,
+    pub(super) handed: u32,
+}
+
+/// All commits that were not carried out or whose answer was not taken yet: one a lane at most, for whoever wants another
+/// one has to wait for the answer.
+#[derive(Default)]
+pub(super) struct Commits {
+    desk: Mutex<Desk>,
+    asked: Condvar,
+    answered: Condvar,
+}
+
+#[derive(Default)]
+struct Desk {
+    last: u64,
+    waiting: Vec<(u64, u16, Mark)>,
+    answers: HashMap<u64, Option<KafkaResult<()>>>,
+    over: bool,
+    ended: bool,
+}
+
+impl Commits {
+    /// Hands a mark in; the number is for its answer.
+    pub(super) fn ask(&self, lane: u16, mark: Mark) -> u64 {
+        let mut desk = self.desk.lock();
+        desk.last += 1;
+        let number = desk.last;
+        desk.waiting.push((number, lane, mark));
+        desk.answers.insert(number, None);
+        self.asked.notify_one();
+        number
+    }
+
+    /// Its answer, if there is one by `until`. If not, it can be asked for again.
+    pub(super) fn answer(&self, number: u64, until: Instant) -> Option<KafkaResult<()>> {
+        let mut desk = self.desk.lock();
+        while matches!(desk.answers.get(&number), Some(None)) {
+            if self.answered.wait_until(&mut desk, until).timed_out() {
+                break;
+            }
+        }
+        match desk.answers.get(&number) {
+            Some(None) => None,
+            _ => desk.answers.remove(&number).flatten(),
+        }
+    }
+
+    /// Carries them out until the end.
+    pub(super) fn run(&self, consumer: &Arc<BaseConsumer<Quiet>>, topic: &str) {
+        while let Some(asked) = self.take() {
+            let done = commit(consumer, topic, &asked);
+            let mut desk = self.desk.lock();
+            for (number, ..) in asked {
+                desk.answers.insert(number, Some(done.clone()));
+            }
+            self.answered.notify_all();
+        }
+        self.desk.lock().ended = true;
+        self.answered.notify_all();
+    }
+
+    /// Has [`Commits::run`] end, and says whether it did by `until`: it may be held up by a broker that does not answer.
+    pub(super) fn end(&self, until: Instant) -> bool {
+        let mut desk = self.desk.lock();
+        desk.over = true;
+        self.asked.notify_one();
+        while !desk.ended && !self.answered.wait_until(&mut desk, until).timed_out() {}
+        desk.ended
+    }
+
+    fn take(&self) -> Option<Vec<(u64, u16, Mark)>> {
+        let mut desk = self.desk.lock();
+        while desk.waiting.is_empty() && !desk.over {
+            self.asked.wait(&mut desk);
+        }
+        let waiting = std::mem::take(&mut desk.waiting);
+        (!waiting.is_empty()).then_some(waiting)
+    }
+}
+
+/// An error of one lane is one for all: which it was is not told.
+fn commit(consumer: &BaseConsumer<Quiet>, topic: &str, asked: &[(u64, u16, Mark)]) -> KafkaResult<()> {
+    let mut list = TopicPartitionList::with_capacity(asked.len());
+    for (_, lane, mark) in asked {
+        let mut element = list.add_partition(topic, i32::from(*lane));
+        element.set_offset(topic::offset(mark.before))?;
+        element.set_metadata(format!("{HANDED}{}", mark.handed));
+    }
+    consumer.commit(&list, CommitMode::Sync)
+}
+
+/// How many records a commit handed out, by its metadata. None, where somebody else wrote it.
+pub(super) fn handed(metadata: &str) -> u32 {
+    metadata.strip_prefix(HANDED).and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// How the metadata of a commit starts; the count follows.
+const HANDED: &str = "handed=";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARK: Mark = Mark { before: 1, handed: 1 };
+
+    #[test]
+    fn an_answer_is_there_however_late() {
+        let commits = Commits::default();
+        let (one, two) = (commits.ask(0, MARK), commits.ask(1, MARK));
+        assert_eq!(commits.answer(one, Instant::now()), None);
+        commits.desk.lock().answers.insert(one, Some(Ok(())));
+        assert_eq!(commits.answer(one, Instant::now()), Some(Ok(())));
+        assert_eq!(commits.answer(two, Instant::now()), None);
+        assert_eq!(commits.take().map(|asked| asked.len()), Some(2));
+    }
+
+    #[test]
+    fn the_end_comes_after_what_was_asked_for() {
+        let commits = Commits::default();
+        commits.ask(0, MARK);
+        assert!(!commits.end(Instant::now()));
+        assert!(commits.take().is_some());
+        assert!(commits.take().is_none());
+    }
+
+    #[test]
+    fn what_others_wrote_as_metadata_hands_out_nothing() {
+        assert_eq!([handed("handed=12"), handed(""), handed("handed=-1"), handed("12")], [12, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,377 @@
+//! The Kafka store against a real Apache Kafka: one broker for all tests, which have it one after the other, for they kill it,
+//! stop it and take topics away. Needs what `scripts/kafka` needs; without that the tests fail and say so.
+
+// Helpers of tests are tests, too.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code)]
+mod support;
+
+use bytes::Bytes;
+use overflow::kafka::{Config, Kafka};
+use overflow::{AppendError, Entry, Most, Overflow, ReadError, Span, contract};
+use parking_lot::Mutex;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::KafkaResult;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use support::broker::{Broker, eventually};
+use support::cycles;
+
+/// All cases, each with a topic of its own.
+#[test]
+fn the_contract_of_a_store() {
+    with_broker(|broker| {
+        for (name, case) in contract::CASES {
+            println!("{name}");
+            let mut config = config(broker, name);
+            config.lanes = 4;
+            case(&Topic(config));
+        }
+    });
+}
+
+/// Where a store lives.
+struct Topic(Config);
+
+impl contract::Place for Topic {
+    fn open(&self) -> Box<dyn Overflow> {
+        Box::new(open(&self.0))
+    }
+
+    fn open_small(&self) -> Option<Box<dyn Overflow>> {
+        let mut config = self.0.clone();
+        config.store_bytes_max = 2 << 20;
+        Some(Box::new(open(&config)))
+    }
+
+    fn record_bytes_max(&self) -> usize {
+        self.0.record_bytes_max
+    }
+}
+
+#[test]
+fn lanes_keep_their_order_and_marks_survive() {
+    with_broker(|broker| {
+        let config = config(broker, "order");
+        let store = open(&config);
+        let entries: Vec<Entry> = (0..300).map(|number| entry(number % 3, number)).collect();
+        let positions: Vec<u64> = store.append(&entries).into_iter().map(Result::unwrap).collect();
+        assert_eq!(positions, (0..300).map(|number| number / 3).collect::<Vec<u64>>());
+        assert_eq!(store.span(1), Span { first: 0, next: 100 });
+        assert_eq!(store.usage().bytes, 300 * 256);
+
+        let batch = store.read(1, 0, Most { records: 40, bytes: usize::MAX }).unwrap();
+        assert_eq!(numbers(&batch.records), (0..40).map(|index| index * 3 + 1).collect::<Vec<u16>>());
+        store.consume(1, batch.next, 40).unwrap();
+        assert_eq!(store.read(1, 40, Most { records: 9, bytes: 257 }).unwrap().records.len(), 1);
+        assert_eq!(store.read(1, 100, ALL).unwrap().next, 100);
+
+        // As after a crash: the first one never said that all had arrived.
+        let again = open(&config);
+        assert_eq!((again.span(1), again.span(2)), (Span { first: 40, next: 100 }, Span { first: 0, next: 100 }));
+        assert_eq!(again.usage().lost_in_crash_max, 40);
+        assert_eq!(again.read(1, 40, ALL).unwrap().records.len(), 60);
+        again.consume(1, 90, 50).unwrap();
+        again.close();
+        assert_eq!(again.append(&entries[..1]), [Err(AppendError::Closed)]);
+
+        let after_close = open(&config);
+        assert_eq!(after_close.span(1), Span { first: 90, next: 100 });
+        assert_eq!(after_close.usage().lost_in_crash_max, 0);
+    });
+}
+
+#[test]
+fn a_record_too_large_is_named_with_the_limit() {
+    with_broker(|broker| {
+        let mut config = config(broker, "large");
+        create(broker, &config, 3, &[("max.message.bytes", "100000")]);
+        config.record_bytes_max = 1 << 20;
+        let store = open(&config);
+        let body = |bytes| Entry { lane: 0, body: Bytes::from(vec![1; bytes]) };
+        let limit = 100_000 - 1024;
+        let results = store.append(&[body(limit), body(limit + 1), body(1)]);
+        assert_eq!(results[0], Ok(0));
+        assert_eq!(results[1], Err(AppendError::TooLarge { bytes: limit + 1, limit }));
+        assert!(results[2].is_err(), "nothing passes a failure in its lane");
+        // Many small ones are not too large together.
+        let small: Vec<Entry> = (0..1000).map(|_| body(1000)).collect();
+        assert!(store.append(&small).iter().all(Result::is_ok));
+        assert_eq!(store.read(0, 0, ALL).unwrap().records.len(), 1001);
+    });
+}
+
+#[test]
+fn a_topic_with_other_partitions_is_refused_by_name() {
+    with_broker(|broker| {
+        let config = config(broker, "partitions");
+        create(broker, &config, 2, &[]);
+        let store = Kafka::open(config).unwrap();
+        eventually("the reason is told", LONG, || store.trouble().is_some_and(|why| why.contains("has 2 partitions")));
+        assert!(!store.ready());
+        assert!(
+            matches!(&store.append(&[entry(0, 0)])[0], Err(AppendError::Unavailable(why)) if why.contains("2 partitions"))
+        );
+    });
+}
+
+#[test]
+fn consumed_records_are_dropped_from_the_topic() {
+    with_broker(|broker| {
+        let config = config(broker, "trim");
+        let store = open(&config);
+        let entries: Vec<Entry> = (0..30).map(|number| entry(2, number)).collect();
+        assert!(store.append(&entries).iter().all(Result::is_ok));
+        store.consume(2, 20, 20).unwrap();
+        let asker = client(broker);
+        eventually("the topic begins at the mark", LONG, || {
+            asker.inner().fetch_watermarks(&config.topic, 2, LONG).is_ok_and(|edges| edges == (20, 30))
+        });
+        assert_eq!(numbers(&store.read(2, 20, ALL).unwrap().records), (20..30).collect::<Vec<u16>>());
+    });
+}
+
+#[test]
+fn records_deleted_by_others_are_gone_and_never_jumped_over() {
+    with_broker(|broker| {
+        let config = config(broker, "deleted-records");
+        let store = open(&config);
+        let entries: Vec<Entry> = (0..50).map(|number| entry(0, number)).collect();
+        assert!(store.append(&entries).iter().all(Result::is_ok));
+        assert_eq!(store.read(0, 0, Most { records: 5, bytes: usize::MAX }).unwrap().next, 5);
+        delete_records(broker, &config, 0, 30);
+        // What was fetched before may still come; then it is told where the lane goes on.
+        let mut from = 5;
+        let first = loop {
+            match store.read(0, from, Most { records: 5, bytes: usize::MAX }) {
+                Ok(batch) => from = check_run(&batch.records, from),
+                Err(ReadError::Gone { first, .. }) => break first,
+                Err(other) => panic!("{other}"),
+            }
+            if from == 50 {
+                from = 5;
+            }
+        };
+        assert_eq!(first, 30);
+        assert_eq!(numbers(&store.read(0, first, ALL).unwrap().records), (30..50).collect::<Vec<u16>>());
+        // A new store finds the gap too, for its mark is below.
+        let again = open(&config);
+        assert_eq!(again.span(0), Span { first: 0, next: 50 });
+        assert!(matches!(again.read(0, 0, ALL), Err(ReadError::Gone { first: 30, .. })));
+    });
+}
+
+#[test]
+fn a_topic_deleted_while_running_is_named_and_nothing_is_made_up() {
+    with_broker(|broker| {
+        let config = config(broker, "deleted-topic");
+        let store = open(&config);
+        assert_eq!(store.append(&[entry(0, 0), entry(0, 1)]), [Ok(0), Ok(1)]);
+        delete_topic(broker, &config);
+        eventually("the loss is noticed", LONG, || store.trouble().is_some_and(|why| why.contains("deleted")));
+        let refused = store.append(&[entry(0, 2)]);
+        assert!(refused[0].is_err(), "{refused:?}");
+        eventually("it is final", LONG, || matches!(store.read(0, 0, ALL), Err(ReadError::Gone { first: 2, .. })));
+        assert!(
+            matches!(&store.append(&[entry(0, 2)])[0], Err(AppendError::Unavailable(why)) if why.contains("deleted"))
+        );
+        assert_eq!(store.read(0, 2, ALL).unwrap().records, []);
+        store.consume(0, 2, 0).unwrap();
+        // Opened again, it starts with a new topic.
+        let again = open(&config);
+        assert_eq!(again.append(&[entry(0, 7)]), [Ok(0)]);
+        assert_eq!(numbers(&again.read(0, 0, ALL).unwrap().records), [7]);
+    });
+}
+
+#[test]
+fn a_topic_recreated_behind_its_back_is_named() {
+    with_broker(|broker| {
+        let config = config(broker, "recreated");
+        let store = open(&config);
+        assert!(store.append(&[entry(0, 0), entry(0, 1), entry(1, 2)]).iter().all(Result::is_ok));
+        delete_topic(broker, &config);
+        eventually("there is one of that name again", LONG, || try_create(broker, &config, 3, &[]).is_ok());
+        eventually("it is noticed", LONG, || matches!(store.read(0, 0, ALL), Err(ReadError::Gone { first: 2, .. })));
+        assert!(
+            matches!(&store.append(&[entry(0, 3)])[0], Err(AppendError::Unavailable(why)) if why.contains("recreated"))
+        );
+    });
+}
+
+#[test]
+fn a_broker_that_is_absent_at_the_start_is_not_waited_for() {
+    with_broker(|broker| {
+        broker.kill();
+        let start = Instant::now();
+        let store = Kafka::open(config(broker, "absent")).unwrap();
+        let refused = store.append(&[entry(0, 0)]);
+        assert!(matches!(refused[0], Err(AppendError::Unavailable(_))), "{refused:?}");
+        assert!(matches!(store.read(0, 0, ALL), Err(ReadError::Unavailable(_))));
+        assert_eq!((store.ready(), store.span(0)), (false, Span::default()));
+        assert!(start.elapsed() < Duration::from_secs(2), "refusals must not wait for the broker");
+        broker.start();
+        eventually("the store comes by itself", LONG, || store.trouble().is_none());
+        assert!(store.ready());
+        assert_eq!(store.append(&[entry(0, 0)]), [Ok(0)]);
+    });
+}
+
+#[test]
+fn a_broker_that_stands_still_is_refused_and_comes_back() {
+    with_broker(|broker| {
+        let config = config(broker, "slow");
+        let store = open(&config);
+        assert_eq!(store.append(&[entry(0, 0)]), [Ok(0)]);
+        broker.stop();
+        let start = Instant::now();
+        let unknown = store.append(&[entry(0, 1)]);
+        assert!(matches!(unknown[0], Err(AppendError::Unknown(_))), "{unknown:?}");
+        assert!(start.elapsed() < config.timeout + Duration::from_secs(4), "{:?}", start.elapsed());
+        let (start, refused) = (Instant::now(), store.append(&[entry(0, 2)]));
+        assert!(matches!(refused[0], Err(AppendError::Unavailable(_))), "{refused:?}");
+        assert!(store.consume(0, 1, 1).is_err());
+        assert!(start.elapsed() < Duration::from_secs(2), "only who notices has to wait");
+        broker.go_on();
+        eventually("the store comes back", LONG, || store.trouble().is_none());
+        eventually("it takes records", LONG, || store.append(&[entry(0, 3)])[0].is_ok());
+        let read = numbers(&store.read(0, 0, ALL).unwrap().records);
+        assert!(read.first() == Some(&0) && read.last() == Some(&3) && !read.contains(&2), "{read:?}");
+        store.consume(0, 1, 1).unwrap();
+    });
+}
+
+#[test]
+fn a_mark_that_cannot_be_written_hands_out_nothing() {
+    with_broker(|broker| {
+        let config = config(broker, "marks");
+        let store = open(&config);
+        assert!(store.append(&[entry(0, 0), entry(0, 1)]).iter().all(Result::is_ok));
+        assert_eq!(store.read(0, 0, ALL).unwrap().next, 2);
+        broker.stop();
+        let start = Instant::now();
+        assert!(store.consume(0, 2, 2).is_err());
+        assert!(start.elapsed() < 3 * config.timeout + Duration::from_secs(2), "{:?}", start.elapsed());
+        assert_eq!(store.span(0), Span { first: 0, next: 2 });
+        broker.go_on();
+        eventually("the mark can be written", LONG, || store.consume(0, 2, 2).is_ok());
+        assert_eq!(open(&config).span(0), Span { first: 2, next: 2 });
+    });
+}
+
+#[test]
+fn a_broker_killed_in_the_middle_loses_nothing_acknowledged() {
+    with_broker(|broker| {
+        let topic = unique("cycles");
+        let tally = cycles::run(broker, &topic, 3, &|_| {});
+        assert!(tally.acknowledged > 600, "{tally:?}");
+        assert_eq!((tally.lost, tally.twice, tally.never_taken, tally.out_of_order), (0, 0, 0, 0), "{tally:?}");
+    });
+}
+
+#[test]
+fn a_property_that_librdkafka_does_not_know_is_named() {
+    let mut config = Config::new("127.0.0.1:1", "topic");
+    config.properties.insert("no.such.property".to_owned(), "1".to_owned());
+    let error = Kafka::open(config).unwrap_err().to_string();
+    assert!(error.contains("no.such.property"), "{error}");
+}
+
+/// Runs a test with the broker, which lives as long as any test has it or waits for it.
+fn with_broker(test: impl FnOnce(&mut Broker)) {
+    static SHARED: Mutex<Weak<Mutex<Broker>>> = Mutex::new(Weak::new());
+    let shared = {
+        let mut place = SHARED.lock();
+        place.upgrade().unwrap_or_else(|| {
+            let shared = Arc::new(Mutex::new(Broker::new()));
+            *place = Arc::downgrade(&shared);
+            shared
+        })
+    };
+    let mut broker = shared.lock();
+    broker.put_right();
+    test(&mut broker);
+}
+
+fn config(broker: &Broker, topic: &str) -> Config {
+    let mut config = Config::new(broker.servers(), unique(topic));
+    config.lanes = 3;
+    config.timeout = Duration::from_secs(3);
+    config
+}
+
+fn unique(topic: &str) -> String {
+    format!("{topic}-{:?}", std::thread::current().id()).replace(['(', ')'], "-")
+}
+
+/// Opens it and waits until it is up.
+fn open(config: &Config) -> Kafka {
+    let store = Kafka::open(config.clone()).unwrap();
+    eventually("the store is up", LONG, || store.trouble().is_none());
+    store
+}
+
+fn entry(lane: u16, number: u16) -> Entry {
+    let mut body = vec![0; 256];
+    body[..2].copy_from_slice(&number.to_be_bytes());
+    Entry { lane, body: Bytes::from(body) }
+}
+
+fn numbers(records: &[(u64, Bytes)]) -> Vec<u16> {
+    records.iter().map(|(_, body)| u16::from_be_bytes([body[0], body[1]])).collect()
+}
+
+/// Each record follows the one before, from `from` on. Where the next one is.
+fn check_run(records: &[(u64, Bytes)], from: u64) -> u64 {
+    let positions: Vec<u64> = records.iter().map(|(position, _)| *position).collect();
+    let next = from + records.len() as u64;
+    assert_eq!(positions, (from..next).collect::<Vec<u64>>());
+    next
+}
+
+fn client(broker: &Broker) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", broker.servers()).create().unwrap()
+}
+
+fn create(broker: &Broker, config: &Config, partitions: i32, settings: &[(&str, &str)]) {
+    try_create(broker, config, partitions, settings).unwrap();
+}
+
+fn try_create(broker: &Broker, config: &Config, partitions: i32, settings: &[(&str, &str)]) -> Result<(), String> {
+    let topic = NewTopic::new(&config.topic, partitions, TopicReplication::Fixed(1));
+    let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
+    let created = wait(client(broker).create_topics([&topic], &AdminOptions::new())).unwrap();
+    created.into_iter().next().unwrap().map(drop).map_err(|(_, code)| code.to_string())
+}
+
+fn delete_topic(broker: &Broker, config: &Config) {
+    let deleted = wait(client(broker).delete_topics(&[&config.topic], &AdminOptions::new())).unwrap();
+    deleted.into_iter().next().unwrap().unwrap();
+}
+
+fn delete_records(broker: &Broker, config: &Config, lane: i32, before: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&config.topic, lane, Offset::Offset(before)).unwrap();
+    wait(client(broker).delete_records(&list, &AdminOptions::new())).unwrap();
+}
+
+/// Admin calls answer from a thread of their own, within librdkafka's minute.
+fn wait<T>(answer: impl Future<Output = KafkaResult<T>>) -> KafkaResult<T> {
+    let mut answer = pin!(answer);
+    loop {
+        if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return answer;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// Long enough for anything that comes to pass at all.
+const LONG: Duration = Duration::from_secs(60);
+const ALL: Most = Most { records: usize::MAX, bytes: usize::MAX };

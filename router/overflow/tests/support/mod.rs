@@ -1,0 +1,4 @@
+//! For the tests and examples that need a real broker.
+
+pub(crate) mod broker;
+pub(crate) mod cycles;
