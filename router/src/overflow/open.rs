@@ -2,8 +2,12 @@
 
 use crate::config;
 use overflow::disk::{self, Disk};
+#[cfg(feature = "kafka")]
+use overflow::kafka::{self, Kafka};
 use overflow::seal::{Keys, Sealed, Unsealed};
 use overflow::{Most, Overflow, ReadError};
+#[cfg(feature = "kafka")]
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +22,13 @@ pub(crate) fn open(config: &config::Overflow, payload_bytes_max: u32) -> io::Res
             let store = Disk::open(&on_disk(config, payload_bytes_max)).map_err(io::Error::other)?;
             with_keys(store, &config.key_file).map(Some)
         }
+        #[cfg(feature = "kafka")]
+        "kafka" => {
+            let store = Kafka::open(in_kafka(config, payload_bytes_max)?).map_err(io::Error::other)?;
+            with_keys(store, &config.key_file).map(Some)
+        }
+        #[cfg(not(feature = "kafka"))]
+        "kafka" => Err(io::Error::other("overflow.store = \"kafka\": this router was built without the feature kafka")),
         _ => Ok(None),
     }
 }
@@ -33,6 +44,33 @@ fn on_disk(config: &config::Overflow, payload_bytes_max: u32) -> disk::Config {
         record_bytes_max: payload_bytes_max as usize + RECORD_ENVELOPE,
         ..disk::Config::new(&config.directory)
     }
+}
+
+#[cfg(feature = "kafka")]
+fn in_kafka(config: &config::Overflow, payload_bytes_max: u32) -> io::Result<kafka::Config> {
+    Ok(kafka::Config {
+        lanes: config.lanes,
+        record_bytes_max: payload_bytes_max as usize + RECORD_ENVELOPE,
+        store_bytes_max: config.store_bytes_max,
+        properties: properties(&config.kafka_settings_file)?,
+        ..kafka::Config::new(&*config.kafka_brokers, &*config.kafka_topic)
+    })
+}
+
+/// Reads a file of lines `key=value`; empty ones and those that begin with `#` say nothing.
+#[cfg(feature = "kafka")]
+fn properties(file: &str) -> io::Result<BTreeMap<String, String>> {
+    if file.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let fault = |what: String| io::Error::other(format!("overflow.kafka_settings_file {file}: {what}"));
+    let text = std::fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
+    let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let pair = |(number, line): (usize, &str)| {
+        let (key, value) = line.split_once('=').ok_or_else(|| fault(format!("line {number} is not key=value")))?;
+        Ok((key.trim().to_owned(), value.trim().to_owned()))
+    };
+    lines.map(pair).collect()
 }
 
 fn with_keys<S: Overflow + 'static>(store: S, key_file: &str) -> io::Result<Arc<dyn Overflow>> {
