@@ -174,7 +174,7 @@ impl Backlog {
             return Step::Hand(handover);
         }
         if let Some(Fetched { position, key, .. }) = self.fetched.front() {
-            if self.was_offered(*position).is_some() {
+            if !self.may_go(*position) || self.was_offered(*position).is_some() {
                 return Step::Idle;
             }
             return Step::Recall { key: key.clone(), end: self.recovered.max(position + 1) };
@@ -188,7 +188,7 @@ impl Backlog {
 
     /// Takes the first of what was read, if it may be handed in now. Returns where it lay.
     fn take_head(&mut self, now: Timestamp, to: &mut Handover) -> Option<u64> {
-        let head = self.fetched.front()?;
+        let head = self.fetched.front().filter(|head| self.may_go(head.position))?;
         let of_earlier_life = head.record.sequence.is_none();
         let wanted = self.wants.iter().position(|wanted| wanted.action.key() == &head.key && wanted.want.bytes > 0);
         let elsewhere = self.was_offered(head.position) == Some(false);
@@ -246,6 +246,11 @@ impl Backlog {
         to.before = next;
     }
 
+    /// A read may give more than is known to be durable here: what has been written and not been told yet. That waits.
+    fn may_go(&self, position: u64) -> bool {
+        position < self.end
+    }
+
     fn was_offered(&self, position: u64) -> Option<bool> {
         self.offered.filter(|(of, _)| *of == position).map(|(_, here)| here)
     }
@@ -254,5 +259,35 @@ impl Backlog {
     fn most(&self) -> Want {
         let wants = self.wants.iter().map(|wanted| wanted.want);
         wants.max_by_key(|want| want.bytes).unwrap_or(RECOVERED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ActivationId, StreamId};
+    use crate::outcome::Reply;
+    use bytes::Bytes;
+    use std::time::Duration;
+
+    fn fetched(position: u64, sequence: Option<u32>) -> Fetched {
+        let (accepted_at, deadline) = (Timestamp::ZERO, Timestamp::ZERO + Duration::from_secs(1));
+        let (id, controller, reply, payload) = (ActivationId([1; 16]), StreamId(1), Reply::Outcome, Bytes::new());
+        let record = Spilled { id, controller, reply, attempt: 1, sequence, accepted_at, deadline, payload };
+        Fetched { position, key: ActionKey::new("tenant", "action", ""), record }
+    }
+
+    #[test]
+    fn what_its_action_was_not_told_of_waits() {
+        let mut backlog = Backlog::new(0, 1);
+        // The writer was quicker than its word of it: a second record is there.
+        backlog.fetched([fetched(0, None), fetched(1, Some(7))], 2);
+        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { end: 1, .. }));
+        backlog.offered(false);
+        let Step::Hand(handover) = backlog.step(Timestamp::ZERO) else { panic!("the first may go") };
+        assert_eq!((handover.before, handover.activations()), (1, 1));
+        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Idle));
+        backlog.extend(2);
+        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { end: 2, .. }));
     }
 }
