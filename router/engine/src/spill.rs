@@ -37,8 +37,9 @@ pub(crate) struct Overflowing {
     second: Run,
     /// From that place in the order of admission on, activations are queued behind the first run.
     barrier: Option<u32>,
-    /// The first of those.
+    /// The first of those, and how many there are.
     blocked: Option<Key>,
+    behind: u64,
     /// It was asked for more, and that did not come yet.
     wanted: bool,
 }
@@ -61,7 +62,7 @@ impl Run {
 impl Overflowing {
     fn new(lane: Lane) -> Self {
         let (first, second) = (Run::default(), Run::default());
-        Self { lane, cursor: 0, out: true, first, second, barrier: None, blocked: None, wanted: false }
+        Self { lane, cursor: 0, out: true, first, second, barrier: None, blocked: None, behind: 0, wanted: false }
     }
 
     fn run_of(&mut self, sequence: u32) -> &mut Run {
@@ -178,14 +179,17 @@ impl Matcher {
             && overflowing.barrier.is_some()
         {
             overflowing.blocked.get_or_insert(key);
+            overflowing.behind += 1;
         }
     }
 
     /// An activation leaves the queue.
     pub(crate) fn unblock(&mut self, key: Key) {
-        if let Some(overflowing) = &mut self.overflowing
-            && overflowing.blocked == Some(key)
-        {
+        let Some(overflowing) = &mut self.overflowing else { return };
+        if overflowing.barrier.is_some_and(|barrier| !is_earlier(self.slots[key].sequence, barrier)) {
+            overflowing.behind -= 1;
+        }
+        if overflowing.blocked == Some(key) {
             overflowing.blocked = List::after(&self.slots, key);
         }
     }
@@ -197,7 +201,7 @@ impl Matcher {
         let batch = batch(lanes.limits(), turn.shared.limits.action_queued_max);
         let mut freed = false;
         if overflowing.barrier.is_some() && overflowing.first.is_over(overflowing.cursor) {
-            (overflowing.barrier, overflowing.blocked) = (None, None);
+            (overflowing.barrier, overflowing.blocked, overflowing.behind) = (None, None, 0);
             overflowing.first = std::mem::take(&mut overflowing.second);
             freed = true;
         }
@@ -207,13 +211,13 @@ impl Matcher {
             self.overflowing = None;
             return freed;
         }
-        let low = self.queued <= u64::from(batch / 2);
+        // Those behind the barrier wait for what is to come, however many they are.
+        let low = self.queued - overflowing.behind <= u64::from(batch / 2);
         if low && overflowing.barrier.is_none() && overflowing.out && overflowing.first.end <= overflowing.cursor {
             (overflowing.out, overflowing.barrier) = (false, Some(self.sequence));
         }
         let unread = overflowing.first.end.max(overflowing.second.end) > overflowing.cursor;
-        // Behind a barrier memory may be full of those that wait for what is to come.
-        if unread && !overflowing.wanted && (low || overflowing.barrier.is_some()) && lanes.is_refilling() {
+        if unread && !overflowing.wanted && low && lanes.is_refilling() {
             overflowing.wanted = true;
             let want = Want { records: batch, bytes: lanes.limits().refill_bytes };
             let (lane, action, cursor) = (overflowing.lane, turn.action.clone(), overflowing.cursor);
@@ -227,11 +231,13 @@ impl Matcher {
     fn refill(&mut self, record: Spilled, turn: &mut Turn<'_>) {
         let Spilled { id, controller, reply, attempt, sequence, accepted_at, deadline, payload } = record;
         turn.came_back(sequence.is_some());
+        let barrier = self.overflowing.as_ref().and_then(|overflowing| overflowing.barrier);
         let key = self.slots.insert(Slot {
             id,
             controller,
             reply,
-            sequence: sequence.unwrap_or(self.sequence),
+            // One of an earlier life goes before those that wait for it, also if it is returned.
+            sequence: sequence.unwrap_or(barrier.unwrap_or(self.sequence).wrapping_sub(1)),
             attempt,
             spilling: 0,
             accepted_at,
@@ -248,20 +254,18 @@ impl Matcher {
             self.forget(key, turn);
             return turn.expired(controller, id, reply, accepted_at);
         }
-        if sequence.is_none() {
-            self.sequence = self.sequence.wrapping_add(1);
-        }
         self.reserve(payload.len() as u64, true, turn).expect("an accepted activation is not refused");
-        let blocked = self.overflowing.as_ref().and_then(|overflowing| {
-            let goes_first = sequence.zip(overflowing.barrier).is_none_or(|(own, barrier)| is_earlier(own, barrier));
-            overflowing.blocked.filter(|_| goes_first)
-        });
-        match blocked {
+        let waits = barrier.is_some_and(|barrier| !is_earlier(self.slots[key].sequence, barrier));
+        let blocked = self.overflowing.as_ref().and_then(|overflowing| overflowing.blocked);
+        match blocked.filter(|_| !waits) {
             Some(blocked) => {
                 let before = List::before(&self.slots, blocked);
                 self.queue.insert_after(&mut self.slots, before, key);
             }
             None => self.queue.push_back(&mut self.slots, key),
+        }
+        if waits {
+            self.block(key);
         }
         self.arm(key, turn);
     }

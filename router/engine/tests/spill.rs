@@ -372,6 +372,24 @@ fn it_lets_go_while_pushes_go_on() {
     world.heal();
 }
 
+/// Behind a barrier, too, no more comes back than there is to be in memory: here all that was on its way comes back at once, and no
+/// container has room.
+#[test]
+fn it_reads_back_no_more_than_fits() {
+    let overflow = OverflowLimits { lanes: 1, refill_records: 4, ..OverflowLimits::default() };
+    let limits = Limits { action_queued_max: 10, overflow: Some(overflow), ..Limits::default() };
+    let mut world = World::new(limits);
+    (0..100).for_each(|_| world.take(&Op::Push(0)));
+    world.take(&Op::Credit(0, 10));
+    (0..5).for_each(|_| world.take(&Op::Push(0)));
+    assert_eq!((world.on_its_way.len(), world.hub.budget().queued()), (90, 5), "it closes");
+    world.take(&Op::Write(90, Written::Durable));
+    (0..200).for_each(|_| world.take(&Op::Read(0)));
+    let front = world.hub.budget().queued() - 5;
+    assert!((1..=6).contains(&front), "{front} came back");
+    world.heal();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
     #[test]
