@@ -5,6 +5,7 @@ use crate::check::{Call, Checker};
 use crate::dice::{Dice, mix};
 use crate::net::{Down, Net, Parcel, Peer, Up, down_bytes, up_bytes};
 use crate::plan::Plan;
+use crate::router::Work;
 use bytes::Bytes;
 use engine::id::{ActionKey, ActivationId};
 use engine::outcome::Reply;
@@ -66,6 +67,11 @@ pub enum Event {
         controller: u16,
         incarnation: u32,
         call: Call,
+    },
+    /// The router's writer or reader of overflow.
+    Overflow {
+        life: u32,
+        work: Work,
     },
     /// A node states its containers' credits.
     Audit {

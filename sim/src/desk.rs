@@ -245,8 +245,12 @@ fn on_the_wire(answer: outcome::Answer) -> v1::Answer {
             wire.rejection = Some(Box::new(v1::Rejection { reason: reason.into(), ..Default::default() }));
             v1::Outcome::Rejected
         }
-        Outcome::Accepted(_) => {
-            wire.durability = v1::Durability::Memory.into();
+        Outcome::Accepted(durability) => {
+            let durability = match durability {
+                outcome::Durability::Memory => v1::Durability::Memory,
+                outcome::Durability::Durable => v1::Durability::Durable,
+            };
+            wire.durability = durability.into();
             v1::Outcome::Accepted
         }
     };

@@ -3,7 +3,7 @@
 //! holds what is seen against the promises. Nothing here reads a clock or a random source, so a seed replays.
 //!
 //! Start reading at [`world`] (the loop), then [`check`] (the judge), then the actors: [`router`], [`controller`], [`node`],
-//! [`net`]; `desk` is the client's own controller. [`plan`] says what is drawn, [`mutants`] proves that the judge sees.
+//! [`net`], [`store`]; `desk` is the client's own controller. [`plan`] says what is drawn, [`mutants`] proves that the judge sees.
 
 pub mod agenda;
 pub mod check;
@@ -18,5 +18,6 @@ pub mod node;
 pub mod plan;
 pub mod router;
 pub mod run;
+pub mod store;
 pub mod story;
 pub mod world;

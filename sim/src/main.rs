@@ -119,6 +119,11 @@ fn report(seed: u64, activations: u32, failure: &Failure) {
 fn sum_up(summary: &Summary, threads: usize, took: Duration) {
     let faults = Kind::ALL.iter().zip(summary.injected).map(|(kind, count)| format!("{} {count}", kind.label()));
     println!("faults: {}", faults.collect::<Vec<_>>().join(", "));
+    let moved = summary.moved;
+    println!(
+        "overflow: worlds {}, stored {}, came back {}, came back after a restart {}, lost in a crash {}, damaged {}",
+        summary.overflowed, moved.stored, moved.refilled, moved.recovered, moved.lost_in_crash, moved.damaged
+    );
     let rate = summary.activations as f64 / summary.busy.as_secs_f64().max(1e-9);
     println!(
         "sim seeds={} twice={} activations={} events={} faults={} threads={threads} seconds={:.1} \

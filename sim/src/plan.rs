@@ -4,7 +4,7 @@ use crate::agenda::Instant;
 use crate::clock::RATE_PPM_MAX;
 use crate::dice::Dice;
 use engine::breaker::Rules;
-use engine::limits::Limits;
+use engine::limits::{Limits, OverflowLimits};
 use std::time::Duration;
 
 /// The configuration of a world. Times are microseconds where their name says nothing else; chances are per million.
@@ -60,8 +60,32 @@ pub struct Plan {
     pub desk_breaker: bool,
     pub controller_grace_ms: u64,
     pub node_grace_ms: u64,
+    /// Where what overflows goes; None: it is refused.
+    pub store: Option<StorePlan>,
     pub faults: Vec<Fault>,
     pub heal_at: Instant,
+}
+
+/// How the store of overflow behaves.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct StorePlan {
+    /// Kafka; else a log on a disk.
+    pub kafka: bool,
+    pub record_bytes_max: usize,
+    /// Records that one append takes.
+    pub batch_max: usize,
+    pub append_us: u64,
+    pub read_us: u64,
+    pub mark_us: u64,
+    /// From a sync to the word of it.
+    pub tell_us: u64,
+    /// A store that could not be written is left alone for that long.
+    pub left_alone_us: u64,
+    /// How often a lane is looked at again that waits for something of which nobody tells.
+    pub look_us: u64,
+    /// So long before the end of a drain nothing more is read back.
+    pub drain_reserve_us: u64,
 }
 
 /// Something goes wrong.
@@ -125,6 +149,22 @@ kinds! {
     HalfClose = "half_close",
     /// The router is told to stop, drains, and starts again.
     Drain = "drain",
+    /// The store of overflow takes its time.
+    StoreSlow = "store_slow",
+    /// It can be neither written nor read.
+    StoreDown = "store_down",
+    /// It has no room.
+    StoreFull = "store_full",
+    /// Its syncs fail, or its delivery reports do not come.
+    StoreUnsynced = "store_unsynced",
+    /// Records of it are damaged, or gone.
+    StoreDamaged = "store_damaged",
+}
+
+impl Kind {
+    /// Those that strike the store of overflow.
+    pub const OF_STORE: &'static [Self] =
+        &[Self::StoreSlow, Self::StoreDown, Self::StoreFull, Self::StoreUnsynced, Self::StoreDamaged];
 }
 
 impl Plan {
@@ -188,6 +228,7 @@ impl Plan {
             desk_breaker: dice.one_in(2),
             controller_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 20_000) },
             node_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 2_000) },
+            store: None,
             faults: Vec::new(),
             heal_at: duration * dice.between(60, 95) / 100,
         };
@@ -200,7 +241,57 @@ impl Plan {
             plan.limits.slow_after = dice.one_in(2).then(|| Duration::from_micros(dice.spread(100, 1_000_000)));
         }
         plan.faults = plan.draw_faults(dice);
+        // Behind all else and from dice of its own, so that the other half of the worlds are what they were.
+        let dice = &mut dice.fork();
+        if dice.one_in(2) {
+            plan.overflow(tiny, dice);
+        }
         plan
+    }
+
+    /// Lets the excess go to a store, and makes it likely that there is some.
+    fn overflow(&mut self, tiny: bool, dice: &mut Dice) {
+        let small = if tiny { 4 } else { 256 };
+        if !tiny {
+            let limits = &mut self.limits;
+            limits.action_queued_max = limits.action_queued_max.min(dice.spread(1, 64));
+            limits.router_queued_max = limits.router_queued_max.min(dice.spread(4, 1024));
+        }
+        self.limits.overflow = Some(OverflowLimits {
+            lanes: u16::try_from(dice.between(1, 8)).unwrap_or(1),
+            pending_bytes_max: if tiny { dice.spread(1, 2000) } else { dice.spread(500, 1 << 20) },
+            refill_records: u32::try_from(dice.spread(1, small)).unwrap_or(1),
+            refill_bytes: u32::try_from(dice.spread(1, 1 << 16)).unwrap_or(1),
+        });
+        let slow = dice.spread(1, 100);
+        let payload = usize::try_from(self.payload_bytes_max).unwrap_or(1);
+        let mut time = |longest: u64| dice.spread(1, longest * slow);
+        let times = [time(100), time(50), time(50), time(10)];
+        self.store = Some(StorePlan {
+            kafka: dice.one_in(3),
+            record_bytes_max: if dice.one_in(8) { dice.index(payload) } else { usize::MAX },
+            batch_max: usize::try_from(dice.spread(1, 4096)).unwrap_or(1),
+            append_us: times[0],
+            read_us: times[1],
+            mark_us: times[2],
+            tell_us: times[3],
+            left_alone_us: dice.spread(1000, 1_000_000),
+            look_us: dice.spread(1000, 250_000),
+            drain_reserve_us: dice.spread(1, 30_000_000),
+        });
+        self.draw_store_faults(dice);
+    }
+
+    fn draw_store_faults(&mut self, dice: &mut Dice) {
+        let count = if dice.one_in(2) { 0 } else { dice.between(1, 8) };
+        let kinds: Vec<Kind> = (0..dice.between(1, 3)).map(|_| *dice.pick(Kind::OF_STORE)).collect();
+        let heal_at = self.heal_at;
+        self.faults.extend((0..count).map(|_| Fault {
+            at: dice.below(heal_at.max(1)),
+            kind: *dice.pick(&kinds),
+            whom: 0,
+            lasts_us: dice.spread(10, (heal_at / 4).clamp(100, 5_000_000)),
+        }));
     }
 
     fn draw_faults(&self, dice: &mut Dice) -> Vec<Fault> {
@@ -211,7 +302,8 @@ impl Plan {
             _ => dice.between(10, 40),
         };
         // A world has a few kinds of trouble, so that some worlds have much of one.
-        let kinds: Vec<Kind> = (0..dice.between(1, 5)).map(|_| *dice.pick(Kind::ALL)).collect();
+        let kinds: Vec<Kind> =
+            (0..dice.between(1, 5)).map(|_| *dice.pick(&Kind::ALL[..Kind::ALL.len() - Kind::OF_STORE.len()])).collect();
         (0..count)
             .map(|_| Fault {
                 at: dice.below(self.heal_at.max(1)),

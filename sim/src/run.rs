@@ -1,6 +1,6 @@
 //! Many seeds over a few threads, and what came of them.
 
-use crate::check::Violation;
+use crate::check::{Moved, Violation};
 use crate::plan::{Kind, Plan};
 use crate::world::{Report, World};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,6 +30,10 @@ pub struct Summary {
     pub activations: u64,
     /// Things that happened.
     pub events: u64,
+    /// What went into stores of overflow and came back.
+    pub moved: Moved,
+    /// Worlds in which something did.
+    pub overflowed: u64,
     /// Faults by kind.
     pub injected: [u64; Kind::ALL.len()],
     /// The first seed that broke a promise, and which.
@@ -56,6 +60,8 @@ impl Summary {
         self.seeds += 1;
         self.activations += report.activations;
         self.events += report.events;
+        self.overflowed += u64::from(report.moved.stored > 0);
+        self.add_moved(report.moved);
         for (sum, count) in self.injected.iter_mut().zip(report.injected) {
             *sum += count;
         }
@@ -66,6 +72,8 @@ impl Summary {
         self.twice += other.twice;
         self.activations += other.activations;
         self.events += other.events;
+        self.overflowed += other.overflowed;
+        self.add_moved(other.moved);
         self.busy += other.busy;
         for (sum, count) in self.injected.iter_mut().zip(other.injected) {
             *sum += count;
@@ -74,6 +82,14 @@ impl Summary {
         if other.failed.as_ref().is_some_and(sooner) {
             self.failed = other.failed;
         }
+    }
+
+    fn add_moved(&mut self, other: Moved) {
+        self.moved.stored += other.stored;
+        self.moved.refilled += other.refilled;
+        self.moved.recovered += other.recovered;
+        self.moved.lost_in_crash += other.lost_in_crash;
+        self.moved.damaged += other.damaged;
     }
 
     /// Faults of all kinds.

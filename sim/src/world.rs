@@ -2,7 +2,7 @@
 //! strike and no promise may break. Then all is healed, and everything must come to rest as if nothing had been.
 
 use crate::agenda::Instant;
-use crate::check::{Checker, Seen, Violation};
+use crate::check::{Checker, Moved, Seen, Violation};
 use crate::clock::Clock;
 use crate::controller::Controller;
 use crate::ctx::{Ctx, Event};
@@ -37,6 +37,8 @@ pub struct Report {
     pub events: u64,
     /// Faults by kind.
     pub injected: [u64; Kind::ALL.len()],
+    /// What went into the store of overflow and came back.
+    pub moved: Moved,
     /// The hash of the history.
     pub digest: u64,
     /// The first broken promise.
@@ -84,6 +86,7 @@ impl World {
             activations: self.ctx.asks.len() as u64,
             events: self.events,
             injected: self.injected,
+            moved: self.ctx.checker.moved(),
             digest: self.ctx.checker.digest(),
             violation: self.ctx.checker.violation().cloned(),
         }
@@ -113,7 +116,7 @@ impl World {
             until.clear();
             until.resize(processes, 0);
         }
-        self.router.clear(Clock::draw(&mut self.ctx.dice, ppm));
+        self.router.clear(Clock::draw(&mut self.ctx.dice, ppm), &self.ctx.plan);
         self.router.start(&mut self.ctx);
         self.controllers.resize_with(controllers.into(), Controller::default);
         for index in 0..controllers {
@@ -224,6 +227,11 @@ impl World {
                     node.audit(ctx);
                 }
             }
+            Event::Overflow { life, work } => {
+                if self.router.up && life == self.router.life {
+                    self.router.work(work, ctx);
+                }
+            }
             Event::FaultBegins { index } => self.fault_begins(index),
             Event::FaultEnds { index } => ctx.checker.note(Seen::FaultEnds { index }),
             Event::RouterUp => {
@@ -249,7 +257,8 @@ impl World {
             Event::Deliver { up: true, .. }
             | Event::Write { .. }
             | Event::RouterDue { .. }
-            | Event::DrainDue { .. } => Some(0),
+            | Event::DrainDue { .. }
+            | Event::Overflow { .. } => Some(0),
             Event::Deliver { conn, up: false } => Some(self.process(self.ctx.net.peer(conn))),
             Event::RunEnds { node, .. }
             | Event::Churn { node, .. }
@@ -380,6 +389,17 @@ impl World {
             Kind::Drain => {
                 if self.router.up {
                     self.router.drain(&mut self.ctx);
+                }
+            }
+            Kind::StoreSlow => self.router.store.slow_until = until,
+            Kind::StoreDown => self.router.store.down_until = until,
+            Kind::StoreFull => self.router.store.full_until = until,
+            Kind::StoreUnsynced => self.router.store.unsynced_until = until,
+            Kind::StoreDamaged => {
+                for record in self.router.store.damage(&mut self.ctx.dice) {
+                    if let Some(call) = self.ctx.call(record.id) {
+                        self.ctx.checker.hit(call);
+                    }
                 }
             }
         }

@@ -12,6 +12,7 @@ use crate::effect::{Refill, Spilled, Want};
 use crate::hub::Action;
 use crate::id::ActionKey;
 use crate::input::Refilled;
+use crate::mutant::{Mutant, is};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -192,7 +193,7 @@ impl Backlog {
         let of_earlier_life = head.record.sequence.is_none();
         let wanted = self.wants.iter().position(|wanted| wanted.action.key() == &head.key && wanted.want.bytes > 0);
         let elsewhere = self.was_offered(head.position) == Some(false);
-        let expired = of_earlier_life && head.record.deadline <= now;
+        let expired = of_earlier_life && head.record.deadline <= now && !is(Mutant::RecoveredUnfiltered);
         if !expired && !elsewhere && wanted.is_none() {
             return None;
         }

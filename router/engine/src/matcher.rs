@@ -251,7 +251,7 @@ impl Matcher {
     fn enqueue(&mut self, push: Push, turn: &mut Turn<'_>) -> Result<(), Rejection> {
         let why = self.why_queued();
         let bytes = push.payload.len() as u64;
-        if !self.is_out() || push.accepted {
+        if !self.is_out() || push.accepted || is(Mutant::OutGoesToMemory) {
             match self.reserve(bytes, push.accepted, turn) {
                 Ok(()) => return self.queue_up(push, why, turn),
                 Err(met) => self.overflow(met, turn)?,
@@ -780,7 +780,7 @@ impl Shared {
             self.ledger.free(&id);
             return Err(id_ended());
         }
-        if self.stored.contains(&id) {
+        if self.stored.contains(&id) && !is(Mutant::StoredIdFree) {
             self.ledger.free(&id);
             return Err(id_in_flight());
         }

@@ -102,6 +102,34 @@ mutants! {
     DeskSaysNeverSent = "desk_says_never_sent",
     /// A container that did not rejoin is not missed.
     AbsentNotMissed = "absent_not_missed",
+    /// What overflows is acknowledged as durable before it is.
+    AckedBeforeDurable = "acked_before_durable",
+    /// What comes back is handed in first and marked as consumed then.
+    MarkAfterHandOut = "mark_after_hand_out",
+    /// What comes back goes behind what was queued in memory meanwhile.
+    RefilledAtEnd = "refilled_at_end",
+    /// While an action overflows, its pushes are queued in memory where there is room.
+    OutGoesToMemory = "out_goes_to_memory",
+    /// The time that an activation was stored is not counted.
+    StoredTimeForgiven = "stored_time_forgiven",
+    /// The id of an activation that is stored is free.
+    StoredIdFree = "stored_id_free",
+    /// A damaged record is handed in.
+    DamagedHandedIn = "damaged_handed_in",
+    /// Damage deletes the segment it is in.
+    SegmentDeleted = "segment_deleted",
+    /// Bytes on their way into the store stay reserved when it refuses them.
+    PendingLeak = "pending_leak",
+    /// An action that is back in memory keeps its lane.
+    LaneNotLeft = "lane_not_left",
+    /// An action never sees that all has come back.
+    NeverLetsGo = "never_lets_go",
+    /// Records of an earlier life are offered to their action though their time is over.
+    RecoveredUnfiltered = "recovered_unfiltered",
+    /// A consume mark is forgotten when the router starts again.
+    MarkForgotten = "mark_forgotten",
+    /// Kafka's producer repeats what was taken already.
+    KafkaRepeats = "kafka_repeats",
 }
 
 #[cfg(mutants)]

@@ -18,6 +18,7 @@ use crate::ledger::Whereabouts;
 use crate::limits::OverflowLimits;
 use crate::list::{Links, List};
 use crate::matcher::{Matcher, Place, Shared, Slot, Turn, compact, is_earlier};
+use crate::mutant::{Mutant, is};
 use crate::outcome::{Answer, Durability, Outcome, Reason, Rejection, Reply, Stages};
 use crate::slab::Key;
 use crate::tally::Count;
@@ -55,7 +56,7 @@ struct Run {
 
 impl Run {
     fn is_over(&self, cursor: u64) -> bool {
-        self.pending == 0 && self.end <= cursor
+        self.pending == 0 && self.end <= cursor && !is(Mutant::NeverLetsGo)
     }
 }
 
@@ -125,7 +126,9 @@ impl Matcher {
         let lanes = turn.shared.lanes.as_ref().filter(|_| self.slots.get(key).is_some_and(Slot::is_spilling));
         let Some(lanes) = lanes else { return };
         let slot = self.slots.remove(key).expect("just found");
-        lanes.release(slot.spilling.into());
+        if how.is_ok() || !is(Mutant::PendingLeak) {
+            lanes.release(slot.spilling.into());
+        }
         if let Some(overflowing) = &mut self.overflowing {
             let run = overflowing.run_of(slot.sequence);
             run.pending -= 1;
@@ -206,7 +209,9 @@ impl Matcher {
             freed = true;
         }
         if overflowing.barrier.is_none() && overflowing.first.is_over(overflowing.cursor) {
-            lanes.leave(overflowing.lane);
+            if !is(Mutant::LaneNotLeft) {
+                lanes.leave(overflowing.lane);
+            }
             turn.tally.count(Count::SpillEnded);
             self.overflowing = None;
             return freed;
@@ -230,6 +235,7 @@ impl Matcher {
     /// Takes one activation back, unless its time is over or another of its id was taken meanwhile.
     fn refill(&mut self, record: Spilled, turn: &mut Turn<'_>) {
         let Spilled { id, controller, reply, attempt, sequence, accepted_at, deadline, payload } = record;
+        let deadline = if is(Mutant::StoredTimeForgiven) { turn.now + accepted_at.until(deadline) } else { deadline };
         turn.came_back(sequence.is_some());
         let barrier = self.overflowing.as_ref().and_then(|overflowing| overflowing.barrier);
         let key = self.slots.insert(Slot {
@@ -257,7 +263,7 @@ impl Matcher {
         self.reserve(payload.len() as u64, true, turn).expect("an accepted activation is not refused");
         let waits = barrier.is_some_and(|barrier| !is_earlier(self.slots[key].sequence, barrier));
         let blocked = self.overflowing.as_ref().and_then(|overflowing| overflowing.blocked);
-        match blocked.filter(|_| !waits) {
+        match blocked.filter(|_| !waits && !is(Mutant::RefilledAtEnd)) {
             Some(blocked) => {
                 let before = List::before(&self.slots, blocked);
                 self.queue.insert_after(&mut self.slots, before, key);

@@ -21,10 +21,26 @@ pub(super) struct CallBook {
     pub(super) finished: Option<Said>,
     /// Dispatches on the wire that were not given back.
     pub(super) on_the_wire: u32,
+    /// How often it was written to the store and handed in from there, over all lives.
+    pub(super) written: u32,
+    pub(super) handed: u32,
+    /// Where the store keeps it.
+    pub(super) kept_at: Option<(u16, u64)>,
+    /// Damage has hit it there.
+    pub(super) hit: bool,
+    /// True time: when it is worthless, and when it was sent to the store.
+    pub(super) wall_deadline: u64,
+    pub(super) spilled_at: u64,
 
     /// The router's life of what follows.
     pub(super) life: u32,
     pub(super) place: Place,
+    /// Nobody is told in this life how it ends.
+    pub(super) quiet: bool,
+    /// It was taken over from an earlier life.
+    pub(super) recovered: bool,
+    /// It is queued, and came from the store.
+    pub(super) refilled: bool,
     pub(super) session: u32,
     /// Order of admission.
     pub(super) sequence: u64,
@@ -45,6 +61,14 @@ pub(super) struct CallBook {
     pub(super) refusals_owed: u32,
 }
 
+impl CallBook {
+    /// Whether it is still where it was in the line of its action.
+    pub(super) fn is_in_line(&self, life: u32, sequence: u64) -> bool {
+        let waits = matches!(self.place, Place::Queued | Place::Spilling | Place::Stored);
+        self.life == life && self.sequence == sequence && waits && !self.recovered
+    }
+}
+
 /// Where an activation is, as seen from outside the router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -53,6 +77,12 @@ pub(super) enum Place {
     /// Being read.
     Reading,
     Queued,
+    /// On its way into the store.
+    Spilling,
+    /// In the store, and acknowledged.
+    Stored,
+    /// The store did not take it, which it is to be told.
+    Unkept,
     /// On the container of that number.
     InFlight(u32),
     /// Answered, and still on that container.
@@ -84,10 +114,16 @@ pub(super) struct ContainerBook {
 /// An action.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ActionBook {
-    /// Those queued, by order of admission; others among them have left.
+    /// Those queued, stored or on their way there, by order of admission; others among them have left.
     pub(super) queue: VecDeque<(u64, Call)>,
     pub(super) queued: u64,
     pub(super) queued_bytes: u64,
+    /// Of them, those that came from the store.
+    pub(super) refilled: u64,
+    /// Those of this life that are stored or on their way there.
+    pub(super) out: u64,
+    /// It may wait for something of which is not known here that it is there no more.
+    pub(super) hurt: bool,
     pub(super) containers: Vec<u32>,
     pub(super) dirty: bool,
 }
@@ -121,4 +157,10 @@ pub struct Sums {
     pub returned: u64,
     pub unsent: u64,
     pub rejected: u64,
+    pub spilled: u64,
+    pub refilled: u64,
+    pub recovered: u64,
+    pub repeated: u64,
+    pub spill_refused: u64,
+    pub spill_unknown: u64,
 }

@@ -8,6 +8,7 @@
 //! | I3 first in, first out per action | each dispatch |
 //! | I4 bounds | each admission, refusal, dispatch, credit |
 //! | I5 nothing is dispatched late, what expires leaves in time | each dispatch, each expiry |
+//! | I6 what was acknowledged as durable comes back, or is known to be lost | each consume mark, the end |
 //! | I7 conservation | quiet moments: the engine's counts against those made here |
 //! | I8 no activation waits beside a free credit | after each input, in the same instant |
 //! | I11 a drain loses nothing | the end of each drain |
@@ -15,11 +16,13 @@
 
 mod books;
 mod model;
+mod overflow;
 mod seen;
 #[cfg(test)]
 mod tests;
 
 pub use books::Sums;
+pub use overflow::{Moved, Told};
 pub use seen::{Call, Digest, Said, Seen};
 
 use crate::agenda::Instant;
@@ -41,6 +44,8 @@ pub enum Invariant {
     I4,
     /// Nothing is dispatched at or after its deadline; what expires leaves in time.
     I5,
+    /// What is durable comes back once, or is counted.
+    I6,
     /// What came in is what went out and what is there.
     I7,
     /// Nobody waits for another's sake.
@@ -59,6 +64,7 @@ impl fmt::Display for Invariant {
             Self::I3 => "I3 in order",
             Self::I4 => "I4 bounded",
             Self::I5 => "I5 deadlines",
+            Self::I6 => "I6 durable",
             Self::I7 => "I7 conservation",
             Self::I8 => "I8 isolation",
             Self::I11 => "I11 clean drain",
@@ -116,6 +122,7 @@ pub struct Checker {
     unresolved: u32,
     outbox_bytes_max: u64,
     sums: Sums,
+    flow: overflow::Flow,
     digest: Digest,
     violation: Option<Violation>,
     story: Option<Vec<(Instant, Seen)>>,
@@ -144,6 +151,7 @@ impl Checker {
         self.outbox_bytes_max = outbox_bytes_max;
         (self.honest, self.vague) = (honest, false);
         self.sums = Sums::default();
+        self.flow.clear();
         self.digest = Digest::default();
         self.violation = None;
         self.story = tell.then(Vec::new);
@@ -227,8 +235,17 @@ impl Checker {
             starts: 0,
             finished: None,
             on_the_wire: 0,
+            written: 0,
+            handed: 0,
+            kept_at: None,
+            hit: false,
+            wall_deadline: 0,
+            spilled_at: 0,
             life: 0,
             place: Place::Outside,
+            quiet: false,
+            recovered: false,
+            refilled: false,
             session: 0,
             sequence: 0,
             attempt: 1,
@@ -348,6 +365,9 @@ impl Checker {
     }
 }
 
+/// The session of those whose controllers are gone with an earlier life of the router.
+const NOBODY: u32 = u32::MAX;
+
 /// Words that promise it never started.
 fn never_started(said: Said) -> bool {
     match said {
@@ -369,4 +389,5 @@ fn clear_action(action: &mut ActionBook) {
     action.queue.clear();
     action.containers.clear();
     (action.queued, action.queued_bytes, action.dirty) = (0, 0, false);
+    (action.refilled, action.out, action.hurt) = (0, 0, false);
 }

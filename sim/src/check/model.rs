@@ -33,6 +33,7 @@ impl Checker {
         (self.queued, self.queued_bytes, self.came_back, self.owing) = (0, 0, 0, 0);
         self.dirty.clear();
         self.reading = None;
+        self.flow.forget_router();
         self.sums = Sums::default();
     }
 
@@ -69,6 +70,12 @@ impl Checker {
     /// The router reads a push.
     pub fn read(&mut self, now: u64, call: Call, session: u32, action: u16, left_ms: u32, bytes: u64) {
         self.note(Seen::Read { call, session, action, left_ms });
+        let quiet = self.calls[call as usize].only_accept;
+        self.take(now, call, session, now + u64::from(left_ms) * 1000, bytes, quiet);
+    }
+
+    /// The engine is about to be given an activation.
+    pub(super) fn take(&mut self, now: u64, call: Call, session: u32, deadline: u64, bytes: u64, quiet: bool) {
         self.sequence += 1;
         let (life, sequence) = (self.life, self.sequence);
         let book = &mut self.calls[call as usize];
@@ -83,10 +90,11 @@ impl Checker {
         book.session = session;
         book.sequence = sequence;
         book.attempt = 1;
-        book.deadline = now + u64::from(left_ms) * 1000;
+        book.deadline = deadline;
+        (book.quiet, book.recovered, book.refilled) = (quiet, false, false);
         book.bytes = bytes;
         book.refusals_owed = 0;
-        book.owed = book.only_accept.then_some(Said::Accepted);
+        book.owed = book.quiet.then_some(Said::Accepted);
         self.owing += u32::from(book.owed.is_some());
         self.reading = Some(call);
     }
@@ -94,7 +102,9 @@ impl Checker {
     /// The engine answers.
     pub fn answered(&mut self, now: u64, call: Call, session: u32, said: Said) {
         self.note(Seen::Answered { call, session, said });
-        self.sessions[session as usize].answers += 1;
+        if let Some(session) = self.sessions.get_mut(session as usize) {
+            session.answers += 1;
+        }
         let book = &mut self.calls[call as usize];
         book.answer_mailed = !matches!(said, Said::Rejected(_));
         if book.life != self.life {
@@ -130,7 +140,8 @@ impl Checker {
 
     fn rejected(&mut self, call: Call, said: Said) {
         let book = &mut self.calls[call as usize];
-        if book.place != Place::Reading {
+        let unkept = book.place == Place::Unkept && book.owed == Some(said);
+        if book.place != Place::Reading && !unkept {
             let place = book.place;
             return self.fail(Invariant::I2, Some(call), format!("answered {said:?} while {place:?}"));
         }
@@ -142,6 +153,10 @@ impl Checker {
         self.reading = None;
         self.sums.rejected += u64::from(!is_about_id(said));
         let fair = match said.reason() {
+            _ if unkept => true,
+            Some(Reason::OverflowUnavailable) => self.may_refuse_overflow(call),
+            // There is another place for it.
+            Some(Reason::QueueFull | Reason::RouterFull) if self.flow.open => false,
             Some(Reason::QueueFull) => {
                 queued >= self.limits.action_queued_max || queued_bytes + bytes > self.limits.action_queued_bytes_max
             }
@@ -205,7 +220,7 @@ impl Checker {
         if !matches!(book.place, Place::InFlight(_)) || self.local < due {
             return;
         }
-        if book.only_accept {
+        if book.quiet {
             // It timed out, and nobody was to be told.
             self.vague = true;
         } else if self.local > due.max(self.stopped_until) + 2 * TICK_US {
@@ -282,10 +297,20 @@ impl Checker {
     fn judge_order(&mut self, now: u64, call: Call) {
         let (sequence, action) = (self.calls[call as usize].sequence, usize::from(self.calls[call as usize].action));
         let life = self.life;
-        while let Some(&(queued, first)) = self.actions[action].queue.front() {
+        if self.calls[call as usize].recovered {
+            // Between those of two lives there is no order.
+            return;
+        }
+        let mut at = 0;
+        while let Some(&(queued, first)) = self.actions[action].queue.get(at) {
             let book = &mut self.calls[first as usize];
-            if book.life == life && book.place == Place::Queued && book.sequence == queued {
-                if book.only_accept && book.deadline <= now {
+            if book.is_in_line(life, queued) {
+                if book.hit && book.place == Place::Stored {
+                    // It may never come.
+                    at += 1;
+                    continue;
+                }
+                if book.place == Place::Queued && book.quiet && book.deadline <= now {
                     // It expired, and nobody was to be told.
                     book.place = Place::Ended;
                     self.sums.expired += 1;
@@ -301,7 +326,7 @@ impl Checker {
                 }
                 return;
             }
-            self.actions[action].queue.pop_front();
+            self.actions[action].queue.remove(at);
         }
     }
 
@@ -345,8 +370,8 @@ impl Checker {
         let owed = (0..).zip(&self.calls).find(|(_, book)| {
             book.life == life
                 && book.session == session
-                && !book.only_accept
-                && matches!(book.place, Place::Queued | Place::InFlight(_))
+                && !book.quiet
+                && matches!(book.place, Place::Queued | Place::Spilling | Place::Stored | Place::InFlight(_))
         });
         if let Some((call, _)) = owed {
             self.fail(Invariant::I2, Some(call), "its stream was ended as if all were said, and its answer is owed");
@@ -465,7 +490,7 @@ impl Checker {
                 Said::ActionFailed => self.sums.action_failed += 1,
                 _ => self.sums.platform_failed += 1,
             }
-            if !book.only_accept {
+            if !book.quiet {
                 book.owed = Some(said);
                 self.owing += 1;
             }
@@ -514,7 +539,7 @@ impl Checker {
         self.judge_silence(call);
         let due = self.calls[call as usize].deadline + micros(self.limits.overdue_grace);
         let book = &mut self.calls[call as usize];
-        let over = matches!(book.place, Place::Overdue(_)) || book.only_accept && self.local >= due;
+        let over = matches!(book.place, Place::Overdue(_)) || book.quiet && self.local >= due;
         if over {
             book.place = Place::Ended;
         }
@@ -601,11 +626,15 @@ impl Checker {
         if book.life == life && book.session == session && book.answer_mailed {
             return self.fail(Invariant::I2, Some(call), "told that it is lost though its answer waits in the mailbox");
         }
-        let here = book.life == life && matches!(book.place, Place::Queued | Place::InFlight(_) | Place::Overdue(_));
+        let here = book.life == life
+            && matches!(
+                book.place,
+                Place::Queued | Place::Spilling | Place::Stored | Place::InFlight(_) | Place::Overdue(_)
+            );
         if !here {
             // Its id counts as ended from now on.
             (book.life, book.place, book.session) = (life, Place::Ended, session);
-        } else if book.session == session && !book.only_accept && !matches!(book.place, Place::Overdue(_)) {
+        } else if book.session == session && !book.quiet && !matches!(book.place, Place::Overdue(_)) {
             let place = book.place;
             self.fail(Invariant::I2, Some(call), format!("told that it is lost while {place:?}"));
         }
@@ -618,9 +647,9 @@ impl Checker {
         book.place = Place::Queued;
         book.came_at = self.local;
         let (sequence, action, bytes) = (book.sequence, usize::from(book.action), book.bytes);
-        let queue = &mut self.actions[action].queue;
+        let (queue, recovered) = (&mut self.actions[action].queue, book.recovered);
         let at = queue.partition_point(|(other, _)| *other < sequence);
-        if queue.get(at).is_none_or(|(other, _)| *other != sequence) {
+        if !recovered && queue.get(at).is_none_or(|(other, _)| *other != sequence) {
             queue.insert(at, (sequence, call));
         }
         self.actions[action].queued += 1;
@@ -674,7 +703,7 @@ impl Checker {
         let book = &mut self.calls[call as usize];
         if matches!(book.place, Place::InFlight(_)) {
             self.sums.lost += 1;
-            if !book.only_accept {
+            if !book.quiet {
                 book.owed = Some(Said::Lost);
                 self.owing += 1;
             }
@@ -752,8 +781,9 @@ impl Checker {
     }
 
     fn leave_queue(&mut self, call: Call) {
-        let book = &self.calls[call as usize];
+        let book = &mut self.calls[call as usize];
         let action = &mut self.actions[usize::from(book.action)];
+        action.refilled -= u64::from(std::mem::take(&mut book.refilled));
         action.queued -= 1;
         action.queued_bytes -= book.bytes;
         self.queued -= 1;
@@ -766,9 +796,8 @@ impl Checker {
         let Some(many) = self.queued.checked_sub(queued).filter(|many| *many > 0) else { return };
         let life = self.life;
         let all = (0..).zip(&self.calls);
-        let over = all.filter(|(_, book)| {
-            book.life == life && book.only_accept && book.place == Place::Queued && book.deadline <= now
-        });
+        let over = all
+            .filter(|(_, book)| book.life == life && book.quiet && book.place == Place::Queued && book.deadline <= now);
         let mut over: Vec<(Call, u64)> = over.map(|(call, book)| (call, book.bytes)).collect();
         // First those of the action that something came for, those whose timer is due, those that were next in line.
         over.sort_by_key(|(call, _)| {
@@ -799,11 +828,30 @@ impl Checker {
         self.fail(Invariant::I2, Some(call), what);
     }
 
+    /// All that are queued wait for others that came before them and are outside of memory, or may.
+    fn all_are_blocked(&mut self, action: u16) -> bool {
+        let (life, book) = (self.life, &mut self.actions[usize::from(action)]);
+        if book.hurt {
+            return true;
+        }
+        if book.out == 0 {
+            return false;
+        }
+        while let Some(&(sequence, first)) = book.queue.front() {
+            let first = &self.calls[first as usize];
+            if first.is_in_line(life, sequence) {
+                return first.place != Place::Queued;
+            }
+            book.queue.pop_front();
+        }
+        false
+    }
+
     fn judge_stranded(&mut self, action: u16) {
-        let book = &self.actions[usize::from(action)];
-        if book.queued == 0 {
+        if self.actions[usize::from(action)].queued == 0 || self.all_are_blocked(action) {
             return;
         }
+        let book = &self.actions[usize::from(action)];
         let free = book.containers.iter().find(|at| {
             let container = &self.containers[**at as usize];
             container.credits > 0
@@ -820,7 +868,7 @@ impl Checker {
         }
     }
 
-    fn touch(&mut self, action: u16) {
+    pub(super) fn touch(&mut self, action: u16) {
         if !std::mem::replace(&mut self.actions[usize::from(action)].dirty, true) {
             self.dirty.push(action);
         }
@@ -848,11 +896,9 @@ impl Checker {
             let what = format!("the engine counts {engine:?}, seen were {:?}", self.sums);
             self.fail(Invariant::I7, None, what);
         }
-        let here = self
-            .calls
-            .iter()
-            .filter(|book| book.life == self.life)
-            .filter(|book| matches!(book.place, Place::Queued | Place::InFlight(_) | Place::Overdue(_)));
+        let here = self.calls.iter().filter(|book| book.life == self.life).filter(|book| {
+            matches!(book.place, Place::Queued | Place::Spilling | Place::InFlight(_) | Place::Overdue(_))
+        });
         let here = here.count();
         if held != here {
             self.fail(Invariant::I7, None, format!("the engine holds {held} activations, it should hold {here}"));

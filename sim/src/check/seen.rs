@@ -1,5 +1,6 @@
 //! The history of a world: what can be seen from outside the engine, as small values.
 
+use super::overflow::Told;
 use engine::outcome::Reason;
 use std::hash::{Hash, Hasher};
 
@@ -65,6 +66,13 @@ pub enum Seen {
     Dispatched { call: Call, session: u32, number: u32, epoch: u32, attempt: u32 },
     Written { call: Call, session: u32 },
     Unsent { call: Call, session: u32 },
+    StoreOpen { open: bool },
+    Spilling { call: Call, lane: u16 },
+    Told { call: Call, told: Told },
+    Hit { call: Call },
+    Handing { lane: u16, many: u32 },
+    Marked { lane: u16, before: u64 },
+    Refilled { call: Call, recovered: bool },
     AwaitsRoom { container: u32 },
     RoomAgain { container: u32 },
     Drained { session: u32, number: u32 },
@@ -98,6 +106,10 @@ impl Seen {
             | Self::Dispatched { call, .. }
             | Self::Written { call, .. }
             | Self::Unsent { call, .. }
+            | Self::Spilling { call, .. }
+            | Self::Told { call, .. }
+            | Self::Hit { call }
+            | Self::Refilled { call, .. }
             | Self::CompletionRead { call, .. }
             | Self::ReturnRead { call, .. }
             | Self::Arrived { call, .. }

@@ -1,6 +1,7 @@
 //! The router's process: the real engine and the real pure parts, and around them what its shell does with threads and sockets,
 //! done here by hand in the same order. Readers check and hand in, effects go into mailboxes, writers make frames.
 
+mod overflow;
 mod reader;
 mod session;
 mod writer;
@@ -9,6 +10,8 @@ use crate::agenda::Instant;
 use crate::check::{Said, Sums};
 use crate::clock::Clock;
 use crate::ctx::{Ctx, Event};
+use crate::plan::Plan;
+use crate::store::Store;
 use engine::container::ContainerKey;
 use engine::effect::{Effect, Perform};
 use engine::hub::{Action, Hub, Pass};
@@ -19,6 +22,8 @@ use engine::outcome::{Outcome, Reason, RunStatus};
 use engine::sessions::{Bounds, Sessions};
 use engine::tally::Count;
 use engine::time::Timestamp;
+use overflow::Flow;
+pub use overflow::Work;
 use session::Session;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +51,9 @@ pub struct Router {
     nodes: Sessions<usize>,
     effects: Vec<Effect>,
     inputs: Vec<Input>,
+    /// Where the excess goes; it outlives the process.
+    pub store: Store,
+    flow: Flow,
 }
 
 /// Gathers effects, which are carried out as soon as the engine returns.
@@ -90,12 +98,18 @@ impl Router {
             nodes: Sessions::new(0, bounds(0, false)),
             effects: Vec::new(),
             inputs: Vec::new(),
+            store: Store::default(),
+            flow: Flow::default(),
         }
     }
 
     /// As before the world began.
-    pub fn clear(&mut self, clock: Clock) {
+    pub fn clear(&mut self, clock: Clock, plan: &Plan) {
         self.stop();
+        self.store = match (&plan.store, &plan.limits.overflow) {
+            (Some(store), Some(overflow)) => Store::new(overflow.lanes, store.kafka, store.record_bytes_max),
+            _ => Store::default(),
+        };
         (self.life, self.clock) = (0, clock);
     }
 
@@ -119,11 +133,13 @@ impl Router {
         self.controllers = Sessions::new(life, bounds(ctx.plan.controller_grace_ms, true));
         self.nodes = Sessions::new(life, bounds(ctx.plan.node_grace_ms, false));
         ctx.checker.router_began(&ctx.plan.limits);
+        self.open_store(ctx);
     }
 
     /// The process dies, and every connection with it.
     pub fn die(&mut self, ctx: &mut Ctx) {
         ctx.checker.router_died();
+        self.lose_store(ctx);
         self.stop();
         for conn in 0..ctx.net.all() {
             if ctx.net.conn(conn).life == self.life {
@@ -160,7 +176,7 @@ impl Router {
         self.retire_quiet(ctx);
         let held = self.hub.unanswered();
         let patient = ctx.now < self.drain_until;
-        if held > 0 && patient {
+        if (held > 0 || self.still_refills(ctx)) && patient {
             self.look_again(ctx);
             return false;
         }
@@ -200,6 +216,9 @@ impl Router {
     fn settled(&mut self, ctx: &mut Ctx) {
         let budget = self.hub.budget();
         ctx.checker.settled(self.pass.now.as_micros(), budget.queued(), budget.queued_bytes());
+        if let Some(lanes) = self.hub.lanes() {
+            ctx.checker.overflow_settled(lanes.pending_bytes());
+        }
     }
 
     /// Works on the timers that are due.
@@ -268,7 +287,8 @@ impl Router {
                 self.fill(usize::try_from(to).unwrap_or(usize::MAX), Entry::Drain(number, epoch), ctx);
             }
             Effect::AwaitRoom(StreamId(to), action, key) => self.await_room(to, (action, key), ctx),
-            Effect::Spill(_) | Effect::Refill(_) => unreachable!("worlds have no overflow yet"),
+            Effect::Spill(spill) => self.spill(*spill, ctx),
+            Effect::Refill(refill) => self.refill(&refill, ctx),
             Effect::WakeAt(at) => self.wake_at(self.clock.when(at.as_micros()), ctx),
         }
     }
@@ -314,9 +334,16 @@ impl Router {
             timed_out: totals.of(Count::TimedOut),
             unsent: totals.of(Count::Unsent),
             returned: totals.of(Count::Returned),
+            spilled: totals.of(Count::Spilled),
+            refilled: totals.of(Count::Refilled),
+            recovered: totals.of(Count::Recovered),
+            repeated: totals.of(Count::Repeated),
+            spill_refused: totals.of(Count::SpillRefused),
+            spill_unknown: totals.of(Count::SpillUnknown),
             rejected: rejected.map(|reason| totals.rejected(*reason)).sum(),
         };
         ctx.checker.quiet(&sums, self.hub.held());
+        self.show_conserved(ctx);
     }
 
     /// After the faults, when nobody waits any more.
@@ -327,6 +354,7 @@ impl Router {
         let parked = self.controllers.parked() + self.nodes.parked();
         let audit = self.hub.audit(&mut self.pass);
         ctx.checker.rested(self.hub.held(), mailboxes, parked, &audit);
+        self.show_store_rested(ctx);
     }
 }
 

@@ -9,7 +9,10 @@ use engine::sessions::End;
 
 impl Router {
     pub(super) fn fill(&mut self, at: usize, entry: Entry, ctx: &mut Ctx) {
-        // Closed or not, the writer sees.
+        // Closed or not, the writer sees. Of those of an earlier life nobody is there to be told.
+        if at >= self.sessions.len() {
+            return;
+        }
         self.sessions[at].mailbox.fill(std::iter::once(entry));
         self.plan_write(at, ctx);
     }

@@ -1,0 +1,457 @@
+//! What the writer and the reader of overflow do, who stand between the engine and the store: records go out in batches, their
+//! actions are told, lanes are read back as each [`Backlog`] says, marked and handed in.
+
+use super::Router;
+use crate::check::Told;
+use crate::ctx::{Ctx, Event};
+use crate::store::{Body, Failure, Unread};
+use engine::backlog::{Backlog, Fetched, Handover, Step};
+use engine::effect::{Refill, Spill, Spilled, Want};
+use engine::id::{ActionKey, StreamId};
+use engine::input::{Input, Push, Unstored};
+use engine::lanes::Lane;
+use engine::mutant::{Mutant, is};
+use engine::outcome::Reply;
+use engine::tally::Count;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Something that the writer or the reader does, or waits for.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub enum Work {
+    /// It is known what the store holds.
+    Recover,
+    /// The writer takes what waits.
+    Append,
+    /// The store has done with it.
+    Synced,
+    /// The writer tells what came of it.
+    Tell,
+    /// A store that could not be written is tried again.
+    TryAgain,
+    /// A lane takes its next step.
+    Step(u16),
+    /// The store has read.
+    Read(u16),
+    /// The store has set a consume mark.
+    Marked(u16),
+    /// All lanes are looked at.
+    Look,
+}
+
+/// What writer and reader have in hand.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    waiting: VecDeque<Spill>,
+    /// It is being appended, or was, with these results.
+    writing: Vec<Spill>,
+    results: Vec<(u16, Result<u64, Failure>)>,
+    busy: bool,
+    ways: Vec<Way>,
+    looking: bool,
+}
+
+/// The way back of a lane.
+#[derive(Debug)]
+struct Way {
+    backlog: Backlog,
+    doing: Doing,
+    /// Its next step is planned.
+    planned: bool,
+    /// What it is to hand in was decided before, and could not be marked.
+    put_off: bool,
+}
+
+#[derive(Debug)]
+enum Doing {
+    Nothing,
+    Reading(u64, Want),
+    Marking(Handover),
+}
+
+/// Who asked for what an earlier life took.
+const NOBODY: StreamId = StreamId(u64::MAX);
+/// A store that is slow takes so many times as long.
+const SLOW_TIMES: u64 = 50;
+
+impl Router {
+    /// Something that writer or reader wait for has come.
+    pub fn work(&mut self, work: Work, ctx: &mut Ctx) {
+        self.begin(ctx);
+        match work {
+            Work::Recover => self.recover(ctx),
+            Work::Append => self.append(ctx),
+            Work::Synced => self.synced(ctx),
+            Work::Tell => self.tell(ctx),
+            Work::TryAgain => self.set_open(true, ctx),
+            Work::Step(lane) => self.step(lane, ctx),
+            Work::Read(lane) => self.have_read(lane, ctx),
+            Work::Marked(lane) => self.have_marked(lane, ctx),
+            Work::Look => self.look(ctx),
+        }
+        self.hub.settle(&mut self.pass);
+    }
+
+    /// A life begins; of a broker it takes a while to learn what it holds.
+    pub(super) fn open_store(&mut self, ctx: &mut Ctx) {
+        self.flow = Flow::default();
+        let Some(plan) = ctx.plan.store else { return };
+        ctx.checker.store_open(false);
+        let wait = if plan.kafka { ctx.dice.spread(1, 200_000) } else { 0 };
+        self.plan_work(wait, Work::Recover, ctx);
+    }
+
+    /// A life ends, in the middle of whatever it is.
+    pub(super) fn lose_store(&mut self, ctx: &mut Ctx) {
+        self.flow = Flow::default();
+        for (lane, before) in self.store.crash(&mut ctx.dice) {
+            ctx.checker.marked_in_crash(lane, before);
+        }
+    }
+
+    fn plan_work(&mut self, wait: u64, work: Work, ctx: &mut Ctx) {
+        ctx.after(wait, Event::Overflow { life: self.life, work });
+    }
+
+    /// How long a call of the store takes this time.
+    fn takes(&self, mean: u64, ctx: &mut Ctx) -> u64 {
+        let times = if ctx.now < self.store.slow_until { SLOW_TIMES } else { 1 };
+        1 + ctx.dice.wait(mean) * times
+    }
+
+    fn recover(&mut self, ctx: &mut Ctx) {
+        let Some(lanes) = self.hub.lanes() else { return };
+        for lane in 0..self.store.lanes() {
+            let (first, next) = self.store.span(lane);
+            if first < next {
+                lanes.occupy(Lane(lane));
+            }
+            self.flow.ways.push(Way {
+                backlog: Backlog::new(first, next),
+                doing: Doing::Nothing,
+                planned: false,
+                put_off: false,
+            });
+        }
+        self.set_open(true, ctx);
+        (0..self.store.lanes()).for_each(|lane| self.plan_step(lane, ctx));
+    }
+
+    fn set_open(&mut self, open: bool, ctx: &mut Ctx) {
+        if let Some(lanes) = self.hub.lanes()
+            && lanes.is_open() != open
+        {
+            lanes.set_open(open);
+            ctx.checker.store_open(open);
+        }
+    }
+
+    // The writer.
+
+    pub(super) fn spill(&mut self, spill: Spill, ctx: &mut Ctx) {
+        if let Some(call) = ctx.call(spill.record.id) {
+            ctx.checker.spilling(call, spill.lane.0);
+        }
+        self.flow.waiting.push_back(spill);
+        if !std::mem::replace(&mut self.flow.busy, true) {
+            self.plan_work(0, Work::Append, ctx);
+        }
+    }
+
+    fn append(&mut self, ctx: &mut Ctx) {
+        let Some(plan) = ctx.plan.store else { return };
+        let most = plan.batch_max.min(self.flow.waiting.len());
+        self.flow.writing = self.flow.waiting.drain(..most).collect();
+        let (life, now, local) = (self.life, ctx.now, self.pass.now);
+        let bodies: Vec<(u16, Body)> = self
+            .flow
+            .writing
+            .iter()
+            .map(|spill| {
+                let record = spill.record.clone();
+                let action = ctx.call(record.id).map_or(0, |call| ctx.asks[call as usize].action);
+                // As a wall clock that is always right shows it.
+                let wall_deadline = (now + record.deadline.as_micros()).saturating_sub(local.as_micros());
+                (spill.lane.0, Body { life, action, wall_deadline, record })
+            })
+            .collect();
+        let lanes: Vec<u16> = bodies.iter().map(|(lane, _)| *lane).collect();
+        let results = self.store.append(now, bodies.into_iter(), &mut ctx.dice);
+        self.flow.results = lanes.into_iter().zip(results).collect();
+        let wait = self.takes(plan.append_us, ctx);
+        if is(Mutant::AckedBeforeDurable) {
+            self.tell_all(ctx);
+        }
+        self.plan_work(wait, Work::Synced, ctx);
+    }
+
+    fn synced(&mut self, ctx: &mut Ctx) {
+        self.store.synced(ctx.now, &mut self.flow.results, &mut ctx.dice);
+        let wait = ctx.plan.store.map_or(0, |plan| ctx.dice.below(plan.tell_us));
+        self.plan_work(wait, Work::Tell, ctx);
+    }
+
+    fn tell(&mut self, ctx: &mut Ctx) {
+        self.tell_all(ctx);
+        self.flow.busy = !self.flow.waiting.is_empty();
+        if self.flow.busy {
+            self.plan_work(0, Work::Append, ctx);
+        }
+    }
+
+    fn tell_all(&mut self, ctx: &mut Ctx) {
+        let results = std::mem::take(&mut self.flow.results);
+        let failed =
+            |result: &Result<u64, Failure>| matches!(result, Err(failure) if !matches!(failure, Failure::TooLarge(_)));
+        if results.iter().any(|(_, result)| failed(result)) {
+            self.set_open(false, ctx);
+            let wait = ctx.plan.store.map_or(0, |plan| plan.left_alone_us);
+            self.plan_work(wait, Work::TryAgain, ctx);
+        }
+        let mut ends: Vec<Option<u64>> = vec![None; self.flow.ways.len()];
+        for (spill, (lane, result)) in std::mem::take(&mut self.flow.writing).into_iter().zip(results) {
+            if let Some(call) = ctx.call(spill.record.id) {
+                ctx.checker.told(call, told(lane, result));
+            }
+            ends[usize::from(lane)] = result.ok().map(|position| position + 1).or(ends[usize::from(lane)]);
+            self.enter(&spill.action, Input::Stored(spill.slot, result.map_err(unstored)), ctx);
+        }
+        // Only now, that its actions know of it, may it be read.
+        for (lane, end) in (0..).zip(ends) {
+            if let Some(end) = end {
+                self.flow.ways[usize::from(lane)].backlog.extend(end);
+                self.plan_step(lane, ctx);
+            }
+        }
+    }
+
+    // The reader.
+
+    pub(super) fn refill(&mut self, refill: &Refill, ctx: &mut Ctx) {
+        let Lane(lane) = refill.lane;
+        self.flow.ways[usize::from(lane)].backlog.want(refill);
+        self.plan_step(lane, ctx);
+    }
+
+    fn plan_step(&mut self, lane: u16, ctx: &mut Ctx) {
+        if !std::mem::replace(&mut self.flow.ways[usize::from(lane)].planned, true) {
+            self.plan_work(0, Work::Step(lane), ctx);
+        }
+    }
+
+    fn step(&mut self, lane: u16, ctx: &mut Ctx) {
+        let Some(plan) = ctx.plan.store else { return };
+        let way = &mut self.flow.ways[usize::from(lane)];
+        way.planned = false;
+        if !matches!(way.doing, Doing::Nothing) {
+            return;
+        }
+        match way.backlog.step(self.pass.now) {
+            Step::Idle => {
+                if way.backlog.has_recovered()
+                    && let Some(lanes) = self.hub.lanes()
+                {
+                    lanes.leave(Lane(lane));
+                }
+                self.look_later(lane, ctx);
+            }
+            Step::Read { from, most } => {
+                way.doing = Doing::Reading(from, most);
+                let wait = self.takes(plan.read_us, ctx);
+                self.plan_work(wait, Work::Read(lane), ctx);
+            }
+            Step::Recall { key, end } => self.recall(lane, &key, end, ctx),
+            Step::Hand(handover) if handover.is_news_only() => {
+                self.hand_in(lane, handover, ctx);
+                self.plan_step(lane, ctx);
+            }
+            Step::Hand(handover) => self.hand(lane, handover, ctx),
+        }
+    }
+
+    /// There is something nobody tells of, as that the time of one that waits is over.
+    fn look_later(&mut self, lane: u16, ctx: &mut Ctx) {
+        let (first, next) = self.store.span(lane);
+        if first < next && !std::mem::replace(&mut self.flow.looking, true) {
+            let wait = ctx.plan.store.map_or(0, |plan| plan.look_us);
+            self.plan_work(wait, Work::Look, ctx);
+        }
+    }
+
+    fn look(&mut self, ctx: &mut Ctx) {
+        self.flow.looking = false;
+        (0..self.store.lanes()).for_each(|lane| self.plan_step(lane, ctx));
+    }
+
+    fn have_read(&mut self, lane: u16, ctx: &mut Ctx) {
+        let Doing::Reading(from, most) = self.take_doing(lane) else { return };
+        let moved = match self.store.read(ctx.now, lane, from, (most.records, most.bytes)) {
+            Ok(batch) => {
+                let moved = batch.next > from;
+                let fetched: Vec<Fetched> =
+                    batch.records.into_iter().map(|(position, body)| self.fetched(position, body, ctx)).collect();
+                self.flow.ways[usize::from(lane)].backlog.fetched(fetched, batch.next);
+                moved
+            }
+            Err(Unread::Gone(first)) => {
+                self.pass.tally.add(Count::SpillDamaged, 1);
+                self.flow.ways[usize::from(lane)].backlog.skip_to(first);
+                true
+            }
+            Err(Unread::Unavailable) => false,
+        };
+        if moved { self.plan_step(lane, ctx) } else { self.look_later(lane, ctx) }
+    }
+
+    /// A record as it was read. What one of an earlier life says about times and streams means nothing any more, but for the wall
+    /// clock's.
+    fn fetched(&self, position: u64, body: Body, ctx: &mut Ctx) -> Fetched {
+        let Body { life, action, wall_deadline, record } = body;
+        if let Some(call) = ctx.call(record.id) {
+            ctx.checker.fetched(call);
+        }
+        let key = ctx.keys[usize::from(action)].clone();
+        if life == self.life {
+            return Fetched { position, key, record };
+        }
+        let now = self.pass.now;
+        let deadline = now + Duration::from_micros(wall_deadline.saturating_sub(ctx.now));
+        let (controller, reply, sequence) = (NOBODY, Reply::Outcome, None);
+        Fetched { position, key, record: Spilled { controller, reply, sequence, accepted_at: now, deadline, ..record } }
+    }
+
+    fn recall(&mut self, lane: u16, key: &ActionKey, end: u64, ctx: &mut Ctx) {
+        self.note_recalled(key, ctx);
+        if let Ok((_, here)) = self.hub.recall(key, Lane(lane), end, &mut self.pass) {
+            self.flow.ways[usize::from(lane)].backlog.offered(here);
+            self.plan_step(lane, ctx);
+        } else {
+            self.look_later(lane, ctx);
+        }
+        self.carry_out(ctx);
+        self.settled(ctx);
+    }
+
+    fn note_recalled(&self, key: &ActionKey, ctx: &mut Ctx) {
+        if let Some(action) = (0..ctx.plan.actions).find(|action| ctx.keys[usize::from(*action)] == *key) {
+            ctx.checker.recalled(action);
+        }
+    }
+
+    /// Marks first; what is marked and not handed in when the router dies is lost, and never run twice.
+    fn hand(&mut self, lane: u16, handover: Handover, ctx: &mut Ctx) {
+        let again = std::mem::take(&mut self.flow.ways[usize::from(lane)].put_off);
+        let refilled = handover.refilled.iter().flat_map(|(_, refilled)| &refilled.records);
+        let records = refilled.chain(handover.pushed.iter().map(|(_, record)| record));
+        let calls = records.filter_map(|record| Some((ctx.call(record.id)?, record.sequence.is_none() && !again)));
+        let calls = calls.collect();
+        ctx.checker.handing(lane, calls);
+        self.store.begin_mark(lane, handover.before);
+        let handover = if is(Mutant::MarkAfterHandOut) {
+            let before = handover.before;
+            self.hand_in(lane, handover, ctx);
+            Handover { before, ..Handover::default() }
+        } else {
+            handover
+        };
+        self.flow.ways[usize::from(lane)].doing = Doing::Marking(handover);
+        let wait = ctx.plan.store.map_or(0, |plan| self.takes(plan.mark_us, ctx));
+        self.plan_work(wait, Work::Marked(lane), ctx);
+    }
+
+    fn have_marked(&mut self, lane: u16, ctx: &mut Ctx) {
+        let Doing::Marking(handover) = self.take_doing(lane) else { return };
+        if !self.store.marked(ctx.now, lane) {
+            let way = &mut self.flow.ways[usize::from(lane)];
+            way.backlog.put_off(handover);
+            way.put_off = true;
+            return self.look_later(lane, ctx);
+        }
+        ctx.checker.marked(lane, handover.before);
+        self.hand_in(lane, handover, ctx);
+        ctx.checker.handed_over();
+        self.plan_step(lane, ctx);
+    }
+
+    fn hand_in(&mut self, lane: u16, handover: Handover, ctx: &mut Ctx) {
+        self.pass.tally.add(Count::RecoveredExpired, handover.expired);
+        for (action, refilled) in handover.refilled {
+            for record in &refilled.records {
+                if let Some(call) = ctx.call(record.id) {
+                    ctx.checker.refilled(call, record.sequence.is_none(), record.deadline.as_micros());
+                }
+            }
+            self.enter(&action, Input::Refilled(Box::new(refilled)), ctx);
+        }
+        handover.pushed.into_iter().for_each(|(key, record)| self.push_again(lane, &key, record, ctx));
+    }
+
+    /// An activation of an earlier life whose action overflows into another lane by now.
+    fn push_again(&mut self, lane: u16, key: &ActionKey, record: Spilled, ctx: &mut Ctx) {
+        self.note_recalled(key, ctx);
+        let recalled = self.hub.recall(key, Lane(lane), 0, &mut self.pass);
+        self.carry_out(ctx);
+        self.settled(ctx);
+        let Ok((action, _)) = recalled else { return };
+        let Spilled { id, controller, reply, attempt, accepted_at, deadline, payload, .. } = record;
+        if let Some(call) = ctx.call(id) {
+            ctx.checker.pushed(call, deadline.as_micros(), payload.len() as u64);
+        }
+        let push = Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: false };
+        self.enter(&action, Input::Push(push), ctx);
+    }
+
+    /// While it drains: whether something that is stored is still to come back. Near the end of its time nothing is read back any
+    /// more; it stays for the next life.
+    pub(super) fn still_refills(&self, ctx: &Ctx) -> bool {
+        let (Some(plan), Some(lanes)) = (&ctx.plan.store, self.hub.lanes()) else { return false };
+        let refills = ctx.now + plan.drain_reserve_us < self.drain_until;
+        if !refills {
+            lanes.stop_refilling();
+        }
+        refills && self.hub.totals().stored() > 0
+    }
+
+    fn take_doing(&mut self, lane: u16) -> Doing {
+        std::mem::replace(&mut self.flow.ways[usize::from(lane)].doing, Doing::Nothing)
+    }
+
+    // For the judge.
+
+    /// Shows that what came in is there or has ended.
+    pub(super) fn show_conserved(&self, ctx: &mut Ctx) {
+        let totals = self.hub.totals();
+        let came = totals.of(Count::Accepted) + totals.overdue() + totals.of(Count::Refilled) + self.spilling();
+        let there = totals.ended() + self.hub.held() as u64 + totals.of(Count::Spilled);
+        ctx.checker.conserved(came, there);
+    }
+
+    /// On their way into the store: held, and not accepted yet.
+    fn spilling(&self) -> u64 {
+        (self.flow.waiting.len() + self.flow.writing.len()) as u64
+    }
+
+    /// After the faults, when nobody waits any more.
+    pub(super) fn show_store_rested(&self, ctx: &mut Ctx) {
+        let in_use = self.hub.lanes().map_or(0, engine::lanes::Lanes::in_use);
+        ctx.checker.overflow_rested(in_use);
+    }
+}
+
+fn told(lane: u16, result: Result<u64, Failure>) -> Told {
+    match result {
+        Ok(position) => Told::Kept(lane, position),
+        Err(Failure::Unknown) => Told::Unknown,
+        Err(Failure::TooLarge(_)) => Told::TooLarge,
+        Err(Failure::Full | Failure::Unavailable) => Told::Refused,
+    }
+}
+
+fn unstored(failure: Failure) -> Unstored {
+    match failure {
+        Failure::TooLarge(limit) => Unstored::TooLarge(limit as u64),
+        Failure::Unknown => Unstored::Unknown,
+        Failure::Full | Failure::Unavailable => Unstored::Refused,
+    }
+}

@@ -1,0 +1,393 @@
+//! A store of what overflows, in virtual time: lanes of records behind the promise of the crate `overflow`, kept as a disk log or as
+//! Kafka would, and all that can become of them. It outlives the router. Whoever calls says when something has taken its time;
+//! nothing here waits.
+
+use crate::agenda::Instant;
+use crate::dice::Dice;
+use engine::effect::Spilled;
+use engine::mutant::{Mutant, is};
+use std::collections::VecDeque;
+
+/// The store, over all lives of the router.
+#[derive(Debug, Default)]
+pub struct Store {
+    kafka: bool,
+    record_bytes_max: usize,
+    lanes: Vec<Log>,
+    /// Until when every call takes many times as long, fails, finds no room, or its sync fails.
+    pub slow_until: Instant,
+    /// Nothing can be read or written.
+    pub down_until: Instant,
+    /// Nothing can be appended.
+    pub full_until: Instant,
+    /// Nobody knows whether what is appended is durable.
+    pub unsynced_until: Instant,
+    /// Records that damage has hit before they were consumed.
+    pub damaged: u64,
+}
+
+/// What is kept of an activation: to the store it is opaque.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// The life of the router that wrote it.
+    pub life: u32,
+    /// The action, by number.
+    pub action: u16,
+    /// True time at which it is worthless.
+    pub wall_deadline: Instant,
+    /// The activation.
+    pub record: Spilled,
+}
+
+/// Why something was not appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It is longer than this.
+    TooLarge(usize),
+    /// No room.
+    Full,
+    /// It cannot be written now.
+    Unavailable,
+    /// It may have been.
+    Unknown,
+}
+
+/// What a read found.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// By position.
+    pub records: Vec<(u64, Body)>,
+    /// Where the next read begins.
+    pub next: u64,
+}
+
+/// Why nothing was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// Not now.
+    Unavailable,
+    /// What lies below is gone.
+    Gone(u64),
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    records: VecDeque<Record>,
+    next: u64,
+    /// Everything below is consumed, durably.
+    mark: u64,
+    /// A mark that is on its way.
+    marking: Option<u64>,
+    /// Positions below are gone, consumed or not.
+    gone: u64,
+}
+
+#[derive(Debug)]
+struct Record {
+    position: u64,
+    state: State,
+    body: Body,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not durable yet.
+    Written,
+    Durable,
+    Damaged,
+}
+
+/// How many records lie in a segment: what is consumed is given back by whole ones.
+const SEGMENT: u64 = 16;
+
+impl Store {
+    /// Empty.
+    pub fn new(lanes: u16, kafka: bool, record_bytes_max: usize) -> Self {
+        let lanes = (0..lanes).map(|_| Log::default()).collect();
+        Self { kafka, record_bytes_max, lanes, ..Self::default() }
+    }
+
+    /// How many lanes.
+    pub fn lanes(&self) -> u16 {
+        u16::try_from(self.lanes.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Puts entries behind one another. They are not durable before [`synced`](Self::synced).
+    pub fn append(
+        &mut self,
+        now: Instant,
+        entries: impl Iterator<Item = (u16, Body)>,
+        dice: &mut Dice,
+    ) -> Vec<Result<u64, Failure>> {
+        let closed = match () {
+            () if now < self.down_until => Some(Failure::Unavailable),
+            () if now < self.full_until => Some(Failure::Full),
+            () => None,
+        };
+        // The first failure in a lane fails all that come behind it there.
+        let mut failed = vec![closed; self.lanes.len()];
+        let results = entries.map(|(lane, body)| {
+            let failure = &mut failed[usize::from(lane)];
+            if let Some(failure) = failure {
+                return Err(*failure);
+            }
+            if body.record.payload.len() > self.record_bytes_max {
+                *failure = Some(Failure::Unavailable);
+                return Err(Failure::TooLarge(self.record_bytes_max));
+            }
+            Ok(self.lanes[usize::from(lane)].push(body, dice))
+        });
+        results.collect()
+    }
+
+    /// What was appended becomes durable, unless the sync fails: then for each lane nobody knows.
+    pub fn synced(&mut self, now: Instant, appended: &mut [(u16, Result<u64, Failure>)], dice: &mut Dice) {
+        let fails = now < self.unsynced_until;
+        let (kafka, mut again) = (self.kafka, Vec::new());
+        for (at, log) in (0..).zip(&mut self.lanes) {
+            if !log.records.iter().any(|record| record.state == State::Written) {
+                continue;
+            }
+            if fails && dice.one_in(2) {
+                log.lose_some(kafka, dice);
+                for (_, result) in appended.iter_mut().filter(|(lane, result)| *lane == at && result.is_ok()) {
+                    *result = Err(Failure::Unknown);
+                }
+                continue;
+            }
+            for record in log.records.iter_mut().filter(|record| record.state == State::Written) {
+                record.state = State::Durable;
+                if kafka && is(Mutant::KafkaRepeats) && dice.one_in(8) {
+                    again.push((at, record.body.clone()));
+                }
+            }
+        }
+        for (lane, body) in again {
+            let log = &mut self.lanes[usize::from(lane)];
+            log.push(body, dice);
+            log.records.iter_mut().for_each(|record| record.settle());
+        }
+    }
+
+    /// Reads what is durable from there on.
+    ///
+    /// # Errors
+    /// Nothing can be read, or what was asked for is gone.
+    pub fn read(&mut self, now: Instant, lane: u16, from: u64, most: (u32, u32)) -> Result<Batch, Unread> {
+        let log = &mut self.lanes[usize::from(lane)];
+        if now < self.down_until {
+            return Err(Unread::Unavailable);
+        }
+        if from < log.gone {
+            return Err(Unread::Gone(log.gone));
+        }
+        Ok(log.read(from, most))
+    }
+
+    /// Begins to set a consume mark.
+    pub fn begin_mark(&mut self, lane: u16, before: u64) {
+        self.lanes[usize::from(lane)].marking = Some(before);
+    }
+
+    /// The consume mark is durable. False if it could not be set.
+    pub fn marked(&mut self, now: Instant, lane: u16) -> bool {
+        let log = &mut self.lanes[usize::from(lane)];
+        let Some(before) = log.marking.take() else { return false };
+        if now < self.down_until {
+            return false;
+        }
+        log.set_mark(before);
+        true
+    }
+
+    /// The router is gone. What was not durable may be there or not; returned are the marks that turned out to be durable.
+    pub fn crash(&mut self, dice: &mut Dice) -> Vec<(u16, u64)> {
+        let (kafka, mut marks) = (self.kafka, Vec::new());
+        for (lane, log) in (0..).zip(&mut self.lanes) {
+            log.lose_some(kafka, dice);
+            if let Some(before) = log.marking.take().filter(|_| dice.one_in(2)) {
+                log.set_mark(before);
+                marks.push((lane, before));
+            }
+        }
+        marks
+    }
+
+    /// What is durable and not consumed: from there to below there.
+    pub fn span(&self, lane: u16) -> (u64, u64) {
+        let log = &self.lanes[usize::from(lane)];
+        let mark = if is(Mutant::MarkForgotten) { 0 } else { log.mark };
+        let first = log.records.iter().find(|record| record.position >= mark && record.state == State::Durable);
+        first.map_or((log.next, log.next), |first| (first.position.min(log.next), log.next))
+    }
+
+    /// Records that are neither consumed nor damaged.
+    pub fn left(&self) -> usize {
+        let left = |log: &Log| log.unconsumed().filter(|record| record.state != State::Damaged).count();
+        self.lanes.iter().map(left).sum()
+    }
+
+    /// Damages some records, or lets the first of a lane go, as Kafka's retention may. Returned are those that are hit.
+    pub fn damage(&mut self, dice: &mut Dice) -> Vec<Spilled> {
+        let lane = dice.index(self.lanes.len());
+        let (kafka, log) = (self.kafka, &mut self.lanes[lane]);
+        let first = log.records.partition_point(|record| record.position < log.mark);
+        let count = log.records.len() - first;
+        if count == 0 {
+            return Vec::new();
+        }
+        let many = 1 + dice.index(count.min(5));
+        let goes = kafka && dice.one_in(2);
+        let from = if goes { first } else { first + dice.index(count - many + 1) };
+        let mut hit = Vec::new();
+        for record in log.records.range_mut(from..from + many).filter(|record| record.state == State::Durable) {
+            record.state = State::Damaged;
+            hit.push(record.body.record.clone());
+            if goes {
+                log.gone = log.gone.max(record.position + 1);
+            }
+        }
+        if is(Mutant::SegmentDeleted) {
+            let segment = |record: &Record| record.position / SEGMENT;
+            let deleted = segment(&log.records[from]);
+            log.records.retain(|record| segment(record) != deleted || record.state == State::Written);
+        }
+        self.damaged += hit.len() as u64;
+        hit
+    }
+}
+
+impl Log {
+    /// Positions ascend, with gaps.
+    fn push(&mut self, body: Body, dice: &mut Dice) -> u64 {
+        let position = self.next + if dice.one_in(8) { dice.between(1, 3) } else { 0 };
+        self.next = position + 1;
+        self.records.push_back(Record { position, state: State::Written, body });
+        position
+    }
+
+    /// What was written and not synced: the first of it may be there, of a log whose pages go out in any order anything. Of what is
+    /// torn nothing is read.
+    fn lose_some(&mut self, kafka: bool, dice: &mut Dice) {
+        let first = self.records.partition_point(|record| record.state != State::Written);
+        let kept = dice.index(self.records.len() - first + 1);
+        let any_order = !kafka && dice.one_in(3);
+        for (at, record) in (0..).zip(self.records.range_mut(first..)) {
+            let stays = if any_order { dice.one_in(2) } else { at < kept };
+            record.state = if stays { State::Durable } else { State::Damaged };
+        }
+    }
+
+    fn read(&self, from: u64, (records, bytes): (u32, u32)) -> Batch {
+        let mut batch = Batch { records: Vec::new(), next: from };
+        let mut taken = 0;
+        let first = self.records.partition_point(|record| record.position < from);
+        for record in self.records.range(first..) {
+            match record.state {
+                State::Written => return batch,
+                State::Damaged if !is(Mutant::DamagedHandedIn) => {}
+                _ if batch.records.len() >= records as usize || taken >= bytes as usize && taken > 0 => return batch,
+                _ => {
+                    taken += record.body.record.payload.len();
+                    batch.records.push((record.position, record.body.clone()));
+                }
+            }
+            batch.next = record.position + 1;
+        }
+        batch.next = batch.next.max(self.next);
+        batch
+    }
+
+    fn set_mark(&mut self, before: u64) {
+        self.mark = self.mark.max(before);
+        let trimmed = (self.mark / SEGMENT).saturating_sub(1) * SEGMENT;
+        while self.records.front().is_some_and(|record| record.position < trimmed) {
+            self.records.pop_front();
+        }
+    }
+
+    fn unconsumed(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().filter(|record| record.position >= self.mark)
+    }
+}
+
+impl Record {
+    fn settle(&mut self) {
+        if self.state == State::Written {
+            self.state = State::Durable;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use engine::id::{ActivationId, StreamId};
+    use engine::outcome::Reply;
+    use engine::time::Timestamp;
+
+    fn body() -> Body {
+        let record = Spilled {
+            id: ActivationId([7; 16]),
+            controller: StreamId(0),
+            reply: Reply::Outcome,
+            attempt: 1,
+            sequence: Some(0),
+            accepted_at: Timestamp::ZERO,
+            deadline: Timestamp::ZERO,
+            payload: Bytes::from_static(b"payload"),
+        };
+        Body { life: 1, action: 0, wall_deadline: 0, record }
+    }
+
+    fn store(kafka: bool) -> Store {
+        Store::new(2, kafka, 100)
+    }
+
+    fn append(store: &mut Store, many: usize, dice: &mut Dice) -> Vec<(u16, Result<u64, Failure>)> {
+        let results = store.append(0, (0..many).map(|_| (1, body())), dice);
+        results.into_iter().map(|result| (1, result)).collect()
+    }
+
+    #[test]
+    fn what_is_synced_is_read_in_order_and_survives() {
+        for kafka in [false, true] {
+            let (mut store, mut dice) = (store(kafka), Dice::new(1));
+            let mut appended = append(&mut store, 20, &mut dice);
+            assert!(store.read(0, 1, 0, (9, 9)).unwrap().records.is_empty(), "not durable yet");
+            store.synced(0, &mut appended, &mut dice);
+            append(&mut store, 5, &mut dice);
+            store.crash(&mut dice);
+            let (first, next) = store.span(1);
+            let batch = store.read(0, 1, first, (20, u32::MAX)).unwrap();
+            let read: Vec<u64> = batch.records.iter().map(|(position, _)| *position).collect();
+            let durable: Vec<u64> = appended.iter().filter_map(|(_, result)| result.ok()).collect();
+            assert_eq!(read, durable);
+            assert!(batch.next <= next && store.left() >= 20);
+        }
+    }
+
+    #[test]
+    fn what_is_marked_is_not_in_the_span() {
+        let (mut store, mut dice) = (store(false), Dice::new(2));
+        let mut appended = append(&mut store, 40, &mut dice);
+        store.synced(0, &mut appended, &mut dice);
+        let last = appended[39].1.unwrap();
+        store.begin_mark(1, last);
+        store.down_until = 5;
+        assert!(!store.marked(4, 1), "it cannot be written");
+        store.begin_mark(1, last);
+        assert!(store.marked(5, 1));
+        assert_eq!((store.span(1), store.left()), ((last, last + 1), 1));
+    }
+
+    #[test]
+    fn a_lane_fails_behind_its_first_failure() {
+        let (mut store, mut dice) = (store(false), Dice::new(3));
+        store.record_bytes_max = 3;
+        let results = append(&mut store, 2, &mut dice);
+        assert_eq!(results[0].1, Err(Failure::TooLarge(3)));
+        assert_eq!(results[1].1, Err(Failure::Unavailable));
+    }
+}
