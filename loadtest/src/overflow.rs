@@ -82,6 +82,8 @@ pub(crate) fn overflow(args: &OverflowArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.common.json {
         result::write(path, &meter.results)?;
     }
+    let whole = meter.verdicts.iter().all(|verdict| verdict.met || verdict.bar != WHOLE);
+    ensure!(whole, "something was lost, came out of order, or nothing overflowed");
     Ok(())
 }
 
@@ -90,6 +92,9 @@ struct Meter<'a> {
     results: Vec<RunResult>,
     verdicts: Vec<Verdict>,
 }
+
+/// What must hold whatever the machine does.
+const WHOLE: &str = "completed = accepted, in order";
 
 /// Containers of the flooded action and what each runs at once.
 const CONTAINERS: u32 = 64;
@@ -127,7 +132,7 @@ impl Meter<'_> {
         let what = name(store, ["disk: then drained", "Kafka: then drained"]);
         self.verdicts.push(Verdict {
             what,
-            bar: "completed = accepted, in order",
+            bar: WHOLE,
             measured: format!(
                 "{} of {} completed, {} spilled, {} refilled, {} out of order, {} started twice, {} unanswered",
                 counts.completed,

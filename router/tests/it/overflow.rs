@@ -190,3 +190,45 @@ async fn a_store_that_cannot_be_opened_keeps_the_router_from_starting() {
     let no_file = with(&|config| config.overflow.key_file = "/nowhere/key".to_owned()).await.unwrap_err().to_string();
     assert!(!no_file.is_empty(), "{no_file}");
 }
+
+#[cfg(feature = "kafka")]
+#[tokio::test]
+async fn without_a_broker_memory_serves_and_what_overflows_is_refused() {
+    let router = Router::start(|config| {
+        config.limits.action_queued_max = 2;
+        config.overflow.store = "kafka".to_owned();
+        // Nobody listens there.
+        config.overflow.kafka_brokers = "127.0.0.1:1".to_owned();
+    });
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    controller.push((0..3).map(|number| activation(number, 1)));
+    let answer = controller.answer().await;
+    assert_eq!((answer.id.clone(), rejection(&answer).0), (id(2), v1::Reason::QueueFull));
+    let mut invoker = Invoker::open(&router, "node").await;
+    invoker.register(7, "good", 4);
+    run(&mut invoker, 0..2).await;
+    for _ in 0..2 {
+        assert_eq!(controller.answer().await.outcome(), v1::Outcome::Completed);
+    }
+}
+
+#[cfg(feature = "kafka")]
+#[tokio::test]
+async fn settings_of_kafka_that_cannot_be_are_named() {
+    let folder = Folder::new("settings");
+    std::fs::create_dir_all(&folder.0).unwrap();
+    let file = folder.0.join("kafka.properties");
+    let with = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let mut config = config();
+        config.overflow.store = "kafka".to_owned();
+        config.overflow.kafka_brokers = "127.0.0.1:1".to_owned();
+        config.overflow.kafka_settings_file = file.to_str().unwrap().to_owned();
+        App::bind(config)
+    };
+    let said = with("# mine\n\nacks = 1\n").await.unwrap_err().to_string();
+    assert!(said.contains("acks"), "{said}");
+    let said = with("linger").await.unwrap_err().to_string();
+    assert!(said.contains("line 1 is not key=value"), "{said}");
+}

@@ -112,6 +112,10 @@ impl<S: Overflow> Overflow for Sealed<S> {
         self.store.lanes()
     }
 
+    fn ready(&self) -> bool {
+        self.store.ready()
+    }
+
     fn append(&self, entries: &[Entry]) -> Vec<Result<u64, AppendError>> {
         match seal_all(&self.keys, entries) {
             Ok(sealed) => {
@@ -157,6 +161,10 @@ impl<S: Overflow> Overflow for Sealed<S> {
 impl<S: Overflow> Overflow for Unsealed<S> {
     fn lanes(&self) -> u16 {
         self.0.lanes()
+    }
+
+    fn ready(&self) -> bool {
+        self.0.ready()
     }
 
     fn append(&self, entries: &[Entry]) -> Vec<Result<u64, AppendError>> {
