@@ -6,12 +6,14 @@
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use overflow::disk::{Config, Disk};
+use overflow::seal::{Keys, Sealed};
 use overflow::{Entry, Most, Overflow};
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 fn main() {
-    benches::run(&[spill, refill]);
+    benches::run(&[spill, refill, sealed]);
 }
 
 const BODY_BYTES: usize = 256;
@@ -24,9 +26,9 @@ fn spill(criterion: &mut Criterion) {
     for (records, lanes) in [(1, 1), (256, 1), (4096, 1), (256, 16), (4096, 16), (4096, 64)] {
         group.throughput(Throughput::Elements(records as u64));
         group.bench_function(BenchmarkId::new(format!("{lanes}_lanes"), records), |bencher| {
-            let store = Scratch::new();
+            let store = Scratch::new(false);
             let entries = entries(records, lanes);
-            bencher.iter_custom(|appends| store.rounds(appends, |appends| spilled(&store.disk, &entries, appends)));
+            bencher.iter_custom(|appends| store.rounds(appends, |appends| spilled(&*store.store, &entries, appends)));
         });
     }
     group.finish();
@@ -39,24 +41,42 @@ fn refill(criterion: &mut Criterion) {
     for (records, lanes) in [(1024, 1), (4096, 1), (1024, 16), (4096, 16)] {
         group.throughput(Throughput::Elements(records as u64));
         group.bench_function(BenchmarkId::new(format!("{lanes}_lanes"), records), |bencher| {
-            let store = Scratch::new();
-            bencher.iter_custom(|reads| store.rounds(reads, |reads| refilled(&store.disk, lanes, records, reads)));
+            let store = Scratch::new(false);
+            bencher.iter_custom(|reads| store.rounds(reads, |reads| refilled(&*store.store, lanes, records, reads)));
         });
     }
     group.finish();
 }
 
+/// The same with encryption, in one shape.
+fn sealed(criterion: &mut Criterion) {
+    const RECORDS: usize = 4096;
+    const LANES: u16 = 16;
+    let mut group = criterion.benchmark_group("store/sealed");
+    group.sample_size(10).throughput(Throughput::Elements(RECORDS as u64));
+    let (store, entries) = (Scratch::new(true), entries(RECORDS, LANES));
+    group.bench_function("spill", |bencher| {
+        bencher.iter_custom(|appends| store.rounds(appends, |appends| spilled(&*store.store, &entries, appends)));
+    });
+    group.bench_function("refill", |bencher| {
+        bencher.iter_custom(|reads| store.rounds(reads, |reads| refilled(&*store.store, LANES, RECORDS, reads)));
+    });
+    group.finish();
+}
+
 /// A store, and the directory that goes away with it.
 struct Scratch {
-    disk: Disk,
+    store: Box<dyn Overflow>,
     _dir: tempfile::TempDir,
 }
 
 impl Scratch {
     /// Beside the build, as what is meant for temporary files may lie in memory.
-    fn new() -> Self {
+    fn new(sealed: bool) -> Self {
         let dir = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("a directory");
-        Self { disk: Disk::open(&Config::new(dir.path())).expect("a store"), _dir: dir }
+        let disk = Disk::open(&Config::new(dir.path().join("store"))).expect("a store");
+        let store: Box<dyn Overflow> = if sealed { Box::new(Sealed::new(disk, keys())) } else { Box::new(disk) };
+        Self { store, _dir: dir }
     }
 
     /// Repeats something a few times at once and then empties the store, which is not part of the time.
@@ -65,11 +85,18 @@ impl Scratch {
         while times > 0 {
             let now = times.min(BATCHES_PER_ROUND);
             sum += round(now);
-            (0..self.disk.lanes()).for_each(|lane| consume(&self.disk, lane, self.disk.span(lane).next));
+            let store = &*self.store;
+            (0..store.lanes()).for_each(|lane| consume(store, lane, store.span(lane).next));
             times -= now;
         }
         sum
     }
+}
+
+fn keys() -> Keys {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    writeln!(file, "1 {}", "a5".repeat(32)).expect("a key");
+    Keys::read(file.path()).expect("keys")
 }
 
 fn entries(records: usize, lanes: u16) -> Vec<Entry> {
@@ -77,30 +104,30 @@ fn entries(records: usize, lanes: u16) -> Vec<Entry> {
     (0..lanes).cycle().take(records).map(|lane| Entry { lane, body: body.clone() }).collect()
 }
 
-fn spilled(disk: &Disk, entries: &[Entry], appends: u64) -> Duration {
+fn spilled(store: &dyn Overflow, entries: &[Entry], appends: u64) -> Duration {
     let start = Instant::now();
     for _ in 0..appends {
-        assert!(disk.append(entries).iter().all(Result::is_ok));
+        assert!(store.append(entries).iter().all(Result::is_ok));
     }
     start.elapsed()
 }
 
-fn refilled(disk: &Disk, lanes: u16, records: usize, reads: u64) -> Duration {
+fn refilled(store: &dyn Overflow, lanes: u16, records: usize, reads: u64) -> Duration {
     for lane in (0..lanes).cycle().take(usize::try_from(reads).unwrap_or(usize::MAX)) {
         let body = Bytes::from(vec![0xa5; BODY_BYTES]);
         let entries = vec![Entry { lane, body }; records];
-        assert!(disk.append(&entries).iter().all(Result::is_ok));
+        assert!(store.append(&entries).iter().all(Result::is_ok));
     }
     let most = Most { records, bytes: usize::MAX };
     let start = Instant::now();
     for lane in (0..lanes).cycle().take(usize::try_from(reads).unwrap_or(usize::MAX)) {
-        let batch = disk.read(lane, disk.span(lane).first, most).expect("it can be read");
+        let batch = store.read(lane, store.span(lane).first, most).expect("it can be read");
         assert_eq!(batch.records.len(), records);
-        consume(disk, lane, batch.next);
+        consume(store, lane, batch.next);
     }
     start.elapsed()
 }
 
-fn consume(disk: &Disk, lane: u16, before: u64) {
-    disk.consume(lane, before, 0).expect("it can be marked");
+fn consume(store: &dyn Overflow, lane: u16, before: u64) {
+    store.consume(lane, before, 0).expect("it can be marked");
 }

@@ -29,6 +29,7 @@ fn main() {
     let (mut cycles, mut seed) = (CYCLES_SHORT, 1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--appender" => return victim::append_three(Path::new(&arguments.next().unwrap())),
             "--opener" => return victim::open(Path::new(&arguments.next().unwrap())),
             "--victim" => return victim::main(&arguments.collect::<Vec<_>>()),
             "--cycles" => cycles = number(arguments.next()),
@@ -49,6 +50,7 @@ fn run(cycles: u64, seed: u64) {
     println!("crash: {cycles} cycles, seed {seed}");
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     victim::check_lock(dir.path());
+    victim::check_failing_sync(dir.path());
     let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut judge = judge::Judge::default();
     for cycle in 0..cycles {

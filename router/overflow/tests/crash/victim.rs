@@ -2,11 +2,11 @@
 
 use crate::config;
 use crate::point::Point;
-use overflow::contract::{Draw, entry};
+use overflow::contract::{ALL, Draw, entry};
 use overflow::disk::Disk;
 use overflow::disk::files::Real;
 use overflow::faulty::Faulty;
-use overflow::{Entry, Most, Overflow};
+use overflow::{AppendError, Entry, Most, Overflow};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -67,6 +67,36 @@ pub(crate) fn check_lock(dir: &Path) {
 /// Says how opening the store went.
 pub(crate) fn open(dir: &Path) {
     println!("{}", Disk::open(&config(dir)).map_or_else(|error| error.to_string(), |_| "opened".to_owned()));
+}
+
+/// A sync that fails as the kernel says it, where strace is there to make it say so.
+pub(crate) fn check_failing_sync(dir: &Path) {
+    let dir = dir.join("failing");
+    std::fs::create_dir(&dir).unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"]);
+    let Ok(output) = strace.arg(std::env::current_exe().unwrap()).arg("--appender").arg(&dir).output() else {
+        return println!("  skipped: a failing sync, as there is no strace");
+    };
+    if !output.status.success() {
+        return println!("  skipped: a failing sync, as strace cannot trace here");
+    }
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "taken\nunknown\ntaken\n");
+    let store = Disk::open(&config(&dir)).unwrap();
+    let read: Vec<_> = store.read(0, 0, ALL).unwrap().records.into_iter().map(|(_, body)| body).collect();
+    assert_eq!((read, store.usage().damaged), (vec!["0".into(), "2".into()], 0));
+}
+
+/// Three appends, and what came of each. The first makes a new file, which takes no fdatasync.
+pub(crate) fn append_three(dir: &Path) {
+    let store = Disk::open(&config(dir)).unwrap();
+    for number in 0..3 {
+        match store.append(&[entry(0, number.to_string())]).remove(0) {
+            Ok(_) => println!("taken"),
+            Err(AppendError::Unknown(_)) => println!("unknown"),
+            Err(error) => println!("{error}"),
+        }
+    }
 }
 
 /// The victim itself.

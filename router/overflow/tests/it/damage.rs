@@ -6,9 +6,12 @@
 use crate::small::{LANES, Small, config, open, plain, read, records_of, same, segments};
 use overflow::Overflow;
 use overflow::contract::{Draw, append};
-use overflow::disk::{Disk, OpenError};
+use overflow::disk::{Config, Disk, OpenError};
 use std::fs;
 use std::path::Path;
+
+/// Mixtures drawn. `DAMAGE_SEEDS` in the environment asks for more.
+const SEEDS: u64 = 300;
 
 /// What is left of a lane after damage to `lost` of its pending records.
 fn check_lane(small: &Small, store: &dyn Overflow, lane: u16, lost: &[u64]) {
@@ -306,11 +309,38 @@ fn foreign_files_are_left_alone() {
     assert!(matches!(Disk::open(&config(other.path())), Err(OpenError::Foreign { name, .. }) if name == "precious"));
 }
 
+/// Longer than what is read at a time: the next record is looked for over many windows, and begins anywhere in one.
+#[test]
+fn the_next_record_is_found_behind_long_damage() {
+    const LENGTHS: [usize; 6] = [700_000, 1_300_000, 10, 262_000, 262_144, 300_001];
+    let config = |dir: &Path| Config { lanes: 1, ..Config::new(dir) };
+    let bodies: Vec<Vec<u8>> = (1..).zip(LENGTHS).map(|(byte, length)| vec![byte; length]).collect();
+    for (lost, shift) in [(0, 0), (1, 5), (3, 0), (3, 1), (4, 20), (4, 23)] {
+        let dir = crate::small::scratch();
+        append(&Disk::open(&config(dir.path())).unwrap(), 0, &bodies);
+        let path = &segments(dir.path(), 0)[0];
+        let place = records_of(path)[lost].clone();
+        let mut bytes = fs::read(path).unwrap();
+        // Its header, and in its body the beginnings of many headers.
+        bytes[place.start + shift] ^= 1;
+        let body = &mut bytes[place.start + 24..place.end];
+        body.chunks_exact_mut(1000).for_each(|part| part[..4].copy_from_slice(b"\xF5rec"));
+        fs::write(path, bytes).unwrap();
+        let store = Disk::open(&config(dir.path())).unwrap();
+        let mut expected = bodies.clone();
+        expected.remove(lost);
+        let read: Vec<Vec<u8>> = plain(&read(&store, 0)).into_iter().map(|(_, body)| body).collect();
+        assert!(read == expected, "without {lost}: {:?}", read.iter().map(Vec::len).collect::<Vec<_>>());
+        assert_eq!(store.usage().damaged, 1);
+    }
+}
+
 /// Blocks overwritten, files cut, removed and exchanged, all at once; not the marks, whose own tests are above.
 #[test]
 fn no_mixture_of_damages_brings_up_what_is_not_there() {
     let small = Small::new();
-    for seed in 1..=300 {
+    let seeds = std::env::var("DAMAGE_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
+    for seed in 1..=seeds {
         let mut draw = Draw(seed * 0x9e37_79b9);
         let copy = small.copy();
         for _ in 0..=draw.below(3) {

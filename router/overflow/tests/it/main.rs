@@ -5,6 +5,8 @@
 mod contract;
 mod damage;
 mod faults;
+mod forgetful;
 mod mounts;
+mod power;
 mod seal;
 mod small;

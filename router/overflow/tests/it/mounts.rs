@@ -1,34 +1,61 @@
-//! Real file systems that are full or read-only: a small one in memory is mounted for each test. That takes root on Linux;
-//! elsewhere a test says that it did nothing. `faults` holds the same without, on a file system that plays them.
+//! Real file systems that are full or read-only: small ones are mounted for each test, one in memory and ext4 in a file. That
+//! takes root on Linux; elsewhere a test says that it did nothing. `faults` holds the same without, on a file system that plays
+//! them.
 
 use crate::small::{config, plain, read, scratch};
 use overflow::contract::{append, entry};
 use overflow::disk::{Config, Disk, OpenError};
 use overflow::{AppendError, Overflow};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A file system of 1 MiB, unmounted on drop.
-struct Mounted(tempfile::TempDir);
+/// A small file system, unmounted on drop.
+struct Mounted {
+    dir: tempfile::TempDir,
+}
 
 impl Mounted {
-    fn new() -> Option<Self> {
-        let dir = scratch();
-        let mounted = run("mount", &["-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs"], dir.path());
-        if !mounted {
+    /// Those that can be had.
+    fn all() -> Vec<Self> {
+        let all: Vec<Self> = [Self::memory(), Self::ext4()].into_iter().flatten().collect();
+        if all.is_empty() {
             eprintln!("skipped: no file system can be mounted here");
         }
-        mounted.then(|| Self(dir))
+        all
     }
 
-    fn path(&self) -> &Path {
-        self.0.path()
+    /// 1 MiB in memory.
+    fn memory() -> Option<Self> {
+        let dir = scratch();
+        run("mount", &["-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs"], dir.path()).then_some(Self { dir })
+    }
+
+    /// 4 MiB in a file, which allocates late and so could refuse late.
+    fn ext4() -> Option<Self> {
+        let dir = scratch();
+        let image = dir.path().join("image");
+        std::fs::File::create(&image).and_then(|file| file.set_len(4 << 20)).unwrap();
+        let point = dir.path().join("mounted");
+        std::fs::create_dir(&point).unwrap();
+        let made = run("mkfs.ext4", &["-q", "-m", "0"], &image);
+        let mounted = made && run("mount", &["-o", "loop", image.to_str().unwrap()], &point);
+        mounted.then_some(Self { dir })
+    }
+
+    fn path(&self) -> PathBuf {
+        let point = self.dir.path().join("mounted");
+        if point.exists() { point } else { self.dir.path().to_owned() }
+    }
+
+    /// Where a store goes: its own directory, as ext4 has one in its root.
+    fn store(&self) -> PathBuf {
+        self.path().join("store")
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        run("umount", &["--lazy"], self.0.path());
+        run("umount", &["--lazy"], &self.path());
     }
 }
 
@@ -39,8 +66,11 @@ fn run(command: &str, arguments: &[&str], path: &Path) -> bool {
 
 #[test]
 fn a_device_that_is_full_is_said_and_gone_once_there_is_space() {
-    let Some(device) = Mounted::new() else { return };
-    let config = Config { segment_bytes: 64 << 10, ..config(device.path()) };
+    Mounted::all().iter().for_each(fill);
+}
+
+fn fill(device: &Mounted) {
+    let config = Config { segment_bytes: 64 << 10, ..config(&device.store()) };
     let store = Disk::open(&config).unwrap();
     for round in 0..3 {
         let mut taken = 0;
@@ -66,14 +96,17 @@ fn a_device_that_is_full_is_said_and_gone_once_there_is_space() {
 
 #[test]
 fn a_crash_on_a_full_device_loses_nothing() {
-    let Some(device) = Mounted::new() else { return };
-    let store = Disk::open(&config(device.path())).unwrap();
+    Mounted::all().iter().for_each(crash);
+}
+
+fn crash(device: &Mounted) {
+    let store = Disk::open(&config(&device.store())).unwrap();
     let mut taken = 0;
     while store.append(&[entry(0, vec![7; 1000])])[0].is_ok() {
         taken += 1;
     }
     drop(store);
-    let store = Disk::open(&config(device.path())).unwrap();
+    let store = Disk::open(&config(&device.store())).unwrap();
     let left = plain(&read(&store, 0));
     assert_eq!((left.len(), store.usage().damaged), (taken, 0));
     store.consume(0, store.span(0).next, 1).unwrap();
@@ -82,8 +115,11 @@ fn a_crash_on_a_full_device_loses_nothing() {
 
 #[test]
 fn a_device_too_small_to_begin_with_is_named() {
-    let Some(device) = Mounted::new() else { return };
-    let config = Config { lanes: 100, ..config(&device.path().join("store")) };
+    Mounted::all().iter().for_each(begin);
+}
+
+fn begin(device: &Mounted) {
+    let config = Config { lanes: 300, ..config(&device.store()) };
     let error = Disk::open(&config).unwrap_err();
     assert!(matches!(&error, OpenError::Io { path, .. } if path.ends_with("marks")), "{error}");
     let config = Config { lanes: 4, ..config };
@@ -92,11 +128,14 @@ fn a_device_too_small_to_begin_with_is_named() {
 
 #[test]
 fn a_read_only_device_is_refused_at_opening() {
-    let Some(device) = Mounted::new() else { return };
-    append(&Disk::open(&config(device.path())).unwrap(), 0, ["a"]);
-    assert!(run("mount", &["-o", "remount,ro"], device.path()));
-    let error = Disk::open(&config(device.path())).unwrap_err();
+    Mounted::all().iter().for_each(open_read_only);
+}
+
+fn open_read_only(device: &Mounted) {
+    append(&Disk::open(&config(&device.store())).unwrap(), 0, ["a"]);
+    assert!(run("mount", &["-o", "remount,ro"], &device.path()));
+    let error = Disk::open(&config(&device.store())).unwrap_err();
     assert!(matches!(&error, OpenError::Io { what: "lock", .. }), "{error}");
-    assert!(run("mount", &["-o", "remount,rw"], device.path()));
-    assert_eq!(plain(&read(&Disk::open(&config(device.path())).unwrap(), 0)), [(0, b"a".to_vec())]);
+    assert!(run("mount", &["-o", "remount,rw"], &device.path()));
+    assert_eq!(plain(&read(&Disk::open(&config(&device.store())).unwrap(), 0)), [(0, b"a".to_vec())]);
 }
