@@ -1,6 +1,6 @@
 //! The page: what is on it and in which order.
 
-use super::bars::{self, CPU, Figure, MEMORY, THROUGHPUT};
+use super::bars::{self, CLIENTS_CPU, CPU, Figure, MEMORY, THROUGHPUT};
 use super::chart::{self, Axis, Line, Scale};
 use super::figures::{self, Scenario, class, escape, short, time, title};
 use crate::compare;
@@ -27,6 +27,11 @@ pub(crate) fn page(runs: &[RunResult]) -> String {
             "Server CPU per activation",
             "Time that the server's processes spent on a processor, as the operating system counts it, over activations answered.",
             bar_tiles(&scenarios, &CPU, |_| true),
+        ),
+        section(
+            "Clients' CPU per activation",
+            "What controllers and workers take for it. They share the cores with the server, so they bound the throughput as it does.",
+            bar_tiles(&scenarios, &CLIENTS_CPU, |scenario| scenario.is_closed() && has_details(scenario)),
         ),
         section(
             "Server memory",
@@ -61,6 +66,10 @@ pub(crate) fn page(runs: &[RunResult]) -> String {
          <title>Activation router: load test report</title><style>{CHART_STYLE}{PAGE_STYLE}</style></head>\n<body><main>\n{}\n</main></body></html>\n",
         sections.concat()
     )
+}
+
+fn has_details(scenario: &Scenario<'_>) -> bool {
+    scenario.any().is_some_and(|run| run.details.is_some())
 }
 
 /// A section, unless there is nothing to show.
@@ -305,7 +314,8 @@ mod tests {
     fn run(target: &str, scenario: &str) -> RunResult {
         let sample = |at_s| Sample { at_s, out: 5, rate_per_s: 100.0 };
         let about = About { commit: "abc<def".to_owned(), version: format!("{target} 1.0"), ..About::default() };
-        let details = Details { curve: Vec::new(), series: vec![sample(1.0), sample(2.0)], about };
+        let series = vec![sample(1.0), sample(2.0)];
+        let details = Details { series, about, ..Details::default() };
         RunResult {
             target: target.to_owned(),
             scenario: scenario.to_owned(),
