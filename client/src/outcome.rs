@@ -179,9 +179,9 @@ impl Rejection {
             R::ValueUnknown | R::ConcurrencyOutOfRange => 400,
             R::IdInFlight | R::IdEnded | R::Repeated => 409,
             R::PayloadTooLarge => 413,
-            R::QueueFull => 429,
+            R::QueueFull | R::TenantFull => 429,
             R::OutcomeUnknown => 502,
-            R::RouterFull | R::TooManyActions | R::TooManyContainers | R::Draining => 503,
+            R::RouterFull | R::OverflowUnavailable | R::TooManyActions | R::TooManyContainers | R::Draining => 503,
             // Of the stream, not of what was asked: another attempt finds it set right.
             R::ActionUnknown | R::FrameTooLong | R::HelloMissing | R::ControllerConnected | R::Unspecified => 503,
             // Never said of an activation.

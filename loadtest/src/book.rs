@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 /// Activations of one controller.
 ///
-/// An id is the controller's number, the slot the activation takes here and the slot's generation: an answer is accounted for
-/// with one look.
+/// An id is the controller's number, the slot the activation takes here, the slot's generation and the run: an answer is accounted
+/// for with one look, and a router that remembers the ids of an earlier run takes none of this one for a repetition.
 #[derive(Debug)]
 pub(crate) struct Book {
     controller: u32,
+    /// Drawn at random.
+    run: u32,
     slots: Vec<Slot>,
     free: Vec<u32>,
     pub(crate) counts: Counts,
@@ -149,7 +151,8 @@ impl Book {
         let (mut slots, mut free) = (vec![never; at_once], vec![u32::MAX; at_once]);
         slots.clear();
         free.clear();
-        Self { controller, slots, free, counts: Counts::default(), out_max: 0, window: None, record: Record::new() }
+        let (run, counts, record) = (rand::random(), Counts::default(), Record::new());
+        Self { controller, run, slots, free, counts, out_max: 0, window: None, record }
     }
 
     /// Records answers from `start` to `end` only.
@@ -174,6 +177,7 @@ impl Book {
         id[0..4].copy_from_slice(&self.controller.to_be_bytes());
         id[4..8].copy_from_slice(&slot.to_be_bytes());
         id[8..12].copy_from_slice(&entry.generation.to_be_bytes());
+        id[12..16].copy_from_slice(&self.run.to_be_bytes());
         self.counts.submitted += 1;
         self.counts.unanswered += 1;
         self.out_max = self.out_max.max(self.counts.unanswered);
@@ -207,9 +211,10 @@ impl Book {
     /// Frees the slot that the id names, if it is out.
     fn settle(&mut self, id: &[u8]) -> Option<(Instant, Duration)> {
         let part = |at: usize| id.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
-        let (controller, slot, generation) = (part(0)?, part(4)?, part(8)?);
+        let (controller, slot, generation, run) = (part(0)?, part(4)?, part(8)?, part(12)?);
         let entry = self.slots.get_mut(slot as usize)?;
-        if controller != self.controller || entry.generation != generation || !entry.out {
+        let here = (controller, run) == (self.controller, self.run);
+        if !here || entry.generation != generation || !entry.out {
             return None;
         }
         entry.out = false;

@@ -5,7 +5,7 @@ use crate::peer::{self, Peer};
 use crate::plan::Plan;
 use crate::tree;
 use anyhow::{Context, bail, ensure};
-use router::config::Config;
+use router::config::{Config, Setting};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -103,7 +103,17 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Server {
     pub(crate) fn start(target: Target, workers: usize, place: Place) -> anyhow::Result<Self> {
-        let part = Part::start(place, &Role::Server { target, workers })?;
+        Self::start_with(target, workers, place, &[])
+    }
+
+    /// Starts a server; a router with these keys of its configuration set so.
+    pub(crate) fn start_with(
+        target: Target,
+        workers: usize,
+        place: Place,
+        settings: &[(String, String)],
+    ) -> anyhow::Result<Self> {
+        let part = Part::start(place, &Role::Server { target, workers, settings: settings.to_vec() })?;
         match part.events.recv_timeout(START_TIMEOUT).context("the server did not start")? {
             Event::Listening { address, admin } => Ok(Self { part, address, admin, peer: target.peer() }),
             Event::Failed(why) => bail!("the server did not start: {why}"),
@@ -155,7 +165,7 @@ impl Server {
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
-    Server { target: Target, workers: usize },
+    Server { target: Target, workers: usize, settings: Vec<(String, String)> },
     Invokers { endpoint: SocketAddr, plan: Plan },
     Controllers { endpoint: SocketAddr, plan: Plan },
     PeerWorkers { peer: Peer, endpoint: SocketAddr, plan: Plan },
@@ -282,7 +292,7 @@ pub(crate) fn play_as_process(role: &str) -> anyhow::Result<()> {
 fn play(role: Role, report: Report, stop: impl Future<Output = ()>) {
     let failed = report.clone();
     let played = match role {
-        Role::Server { target, workers } => part::block_on(serve(target, workers, report, stop)),
+        Role::Server { target, workers, settings } => part::block_on(serve(target, workers, &settings, report, stop)),
         Role::Invokers { endpoint, plan } => {
             part::block_on(async { part::invoker::run(&endpoint.to_string(), &plan, report, stop).await })
         }
@@ -301,11 +311,17 @@ fn play(role: Role, report: Report, stop: impl Future<Output = ()>) {
     }
 }
 
-async fn serve(target: Target, workers: usize, report: Report, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+async fn serve(
+    target: Target,
+    workers: usize,
+    settings: &[(String, String)],
+    report: Report,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     if let Some(peer) = target.peer() {
         return peer::host::serve(peer, report, stop).await;
     }
-    let mut config = config(workers)?;
+    let mut config = config(workers, settings)?;
     match target {
         Target::Router | Target::RouterWithoutBreakers => {
             if target == Target::RouterWithoutBreakers {
@@ -325,12 +341,17 @@ async fn serve(target: Target, workers: usize, report: Report, stop: impl Future
 }
 
 /// The router's defaults, on free ports, with room for the largest scenarios and a short drain.
-fn config(workers: usize) -> anyhow::Result<Config> {
-    let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let config =
-        Config { listen: loopback, admin_listen: loopback, workers, drain_timeout_ms: 100, ..Config::default() };
-    config.validate().map_err(|faults| anyhow::anyhow!("{faults}"))?;
-    Ok(config)
+fn config(workers: usize, settings: &[(String, String)]) -> anyhow::Result<Config> {
+    let workers = workers.to_string();
+    let own = [
+        ("listen", "127.0.0.1:0"),
+        ("admin_listen", "127.0.0.1:0"),
+        ("drain_timeout_ms", "100"),
+        ("workers", &workers),
+    ];
+    let others = settings.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let settings = own.into_iter().chain(others).map(|(key, value)| Setting::from_flag("of the run", key, value));
+    Config::load(None, settings).map_err(|faults| anyhow::anyhow!("{faults}"))
 }
 
 /// CPU time of a process so far, in microseconds: all its threads, or those of the server in this process.

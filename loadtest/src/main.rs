@@ -7,6 +7,7 @@ mod chaos;
 mod compare;
 mod demo;
 mod fleet;
+mod overflow;
 mod part;
 mod peer;
 mod plan;
@@ -47,6 +48,9 @@ enum Command {
     Report(report::ReportArgs),
     /// The bars this router is held to, measured one by one, as a table. Takes about a quarter of an hour with --repeat 5.
     Bars(bars::BarsArgs),
+    /// Offer twice of what the containers can run, then half of it until all is done, with the excess on disk or in Kafka; as a table.
+    /// Some minutes.
+    Overflow(overflow::OverflowArgs),
     /// Kill, stop, cut off and slow down real processes under load, and judge by ledgers kept outside the router that everything
     /// was answered once and nothing ran twice. A quarter of an hour in full.
     Chaos(chaos::ChaosArgs),
@@ -171,6 +175,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Compare(args) => compare::compare(&args)?,
         Command::Report(args) => report::report(&args)?,
         Command::Bars(args) => bars::bars(&args)?,
+        Command::Overflow(args) => overflow::overflow(&args)?,
         Command::Chaos(args) => return chaos::chaos(&args),
         Command::Act { part } => return chaos::play(&part),
         Command::Part { role } => fleet::play_as_process(&role)?,

@@ -54,6 +54,23 @@ pub(crate) enum Load {
     /// The first controller pushes activations to action 0, which has no container, and they expire one after the other;
     /// the second pushes to action 1 at a rate meanwhile.
     Expiry(Expiry),
+    /// More than the containers of action 0 can run, then less until they have caught up.
+    Overflow(Overflow),
+}
+
+/// A flood and its ebb.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Overflow {
+    /// Activations per second at first.
+    pub(crate) rate: f64,
+    /// For how long.
+    pub(crate) seconds: f64,
+    /// Activations per second after that, until fewer are out than the containers run at once; none: the run ends there.
+    pub(crate) then_rate: Option<f64>,
+    /// How long each runs.
+    pub(crate) service_time_us: u64,
+    /// What the second controller pushes to action 1 per second during the flood. Only that is recorded then.
+    pub(crate) beside: Option<f64>,
 }
 
 /// Deadlines that are let pass.
@@ -116,6 +133,7 @@ impl Plan {
             Load::Replay(Replay { clumped: true, .. }) => "replay-clumped",
             Load::Replay(Replay { clumped: false, .. }) => "replay-uniform",
             Load::Expiry(_) => "expiry",
+            Load::Overflow(_) => "overflow",
         }
     }
 

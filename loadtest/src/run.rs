@@ -16,6 +16,16 @@ pub(crate) fn run(target: Target, plan: &Plan, workers: usize, place: Place) -> 
 
 /// Runs a plan against a server that is there.
 pub(crate) fn run_on(server: &Server, target: Target, plan: &Plan, place: Place) -> anyhow::Result<RunResult> {
+    watch(server, target, plan, place).map(|(result, _)| result)
+}
+
+/// As [`run_on`], with what the containers saw.
+pub(crate) fn watch(
+    server: &Server,
+    target: Target,
+    plan: &Plan,
+    place: Place,
+) -> anyhow::Result<(RunResult, InvokerReport)> {
     server.begin()?;
     let invokers = Part::start(place, &server.invokers(plan))?;
     await_ready(server, &invokers, plan.containers)?;
@@ -36,12 +46,19 @@ pub(crate) fn run_on(server: &Server, target: Target, plan: &Plan, place: Place)
     bar.finish_and_clear();
     let rss_max = server.rss_bytes_max()?;
     drop(controllers);
+    let stored = |event: &str| match server.admin {
+        Some(admin) => fleet::metric(admin, &format!("router_activations_total{{event=\"{event}\"}}")),
+        None => Ok(0),
+    };
+    let (spilled, refilled) = (stored("spilled")?, stored("refilled")?);
     let seen = invokers.stop().into_iter().find_map(|event| match event {
         Event::Invokers(seen) => Some(seen),
         _ => None,
     });
     let cpu_us = Cpu { server: after.server - before.server, clients: after.clients - before.clients };
-    Ok(result(target, plan, &report, &seen.unwrap_or_default(), cpu_us, rss_max))
+    let seen = seen.unwrap_or_default();
+    let result = result(target, plan, &report, &seen, cpu_us, rss_max);
+    Ok((RunResult { spilled, refilled, ..result }, seen))
 }
 
 /// CPU time in microseconds.
@@ -101,7 +118,7 @@ fn result(
         scenario: plan.scenario().to_owned(),
         in_flight: match plan.load {
             Load::Closed { in_flight } => in_flight.into(),
-            Load::Open { .. } | Load::Replay(_) | Load::Expiry(_) => seen.in_flight_max,
+            Load::Open { .. } | Load::Replay(_) | Load::Expiry(_) | Load::Overflow(_) => seen.in_flight_max,
         },
         payload_bytes: plan.payload_bytes,
         actions: plan.actions,

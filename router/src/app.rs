@@ -2,15 +2,17 @@
 
 use crate::admin::{self, Admin, Readiness};
 use crate::clock::Clock;
-use crate::config::{Breaker, Config};
+use crate::config::{self, Breaker, Config, QUEUED_OVERHEAD_BYTES};
 use crate::grpc::{self, Service, SessionBounds};
 use crate::insight;
 use crate::listener::{self, Counts};
 use crate::metrics::Metrics;
+use crate::overflow;
 use crate::worker;
+use ::overflow::Overflow;
 use engine::breaker::Rules;
 use engine::hub::Hub;
-use engine::limits::Limits;
+use engine::limits::{Limits, OverflowLimits};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -30,6 +32,9 @@ pub struct App {
     listener: TcpListener,
     admin: TcpListener,
     service: Arc<Service>,
+    store: Option<Arc<dyn Overflow>>,
+    /// Tells this life of the router from others.
+    life: u64,
 }
 
 /// How often memory, stalled streams and the drain are looked after.
@@ -44,11 +49,12 @@ const WALK_INTERVAL: Duration = Duration::from_millis(100);
 const TIMERS_AT_ONCE: usize = 256;
 
 impl App {
-    /// Opens the ports of a valid configuration.
+    /// Opens the store and the ports of a valid configuration.
     ///
     /// # Errors
-    /// If a port cannot be opened; the message names it.
+    /// If the store or a port cannot be opened; the message names it.
     pub async fn bind(config: Config) -> std::io::Result<Self> {
+        let store = overflow::open(&config.overflow, config.limits.payload_bytes_max)?;
         let listener = listener::bind(config.listen)?;
         let admin = listener::bind(config.admin_listen)?;
         let clock = Clock::start();
@@ -61,7 +67,8 @@ impl App {
         };
         let router_id = config.router_id.clone();
         let service = Service::new(hub, clock, config.limits.clone(), sessions, router_id, &random);
-        Ok(Self { config, listener, admin, service: Arc::new(service) })
+        let life = random.hash_one("overflow");
+        Ok(Self { config, listener, admin, service: Arc::new(service), store, life })
     }
 
     /// Where controllers and invokers connect.
@@ -87,12 +94,13 @@ impl App {
     /// # Errors
     /// If a thread cannot be started.
     pub async fn run(self, stop: impl Future<Output = ()>) -> std::io::Result<usize> {
-        let Self { config, listener, admin, service } = self;
+        let Self { config, listener, admin, service, store, life } = self;
         let (ready, readiness) = watch::channel(Readiness::Ready);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<DataPlane>().await;
         let counts = Arc::new(Counts::default());
-        let metrics = Metrics { service: service.clone(), connections: counts.clone() };
+        let metrics = Metrics { service: service.clone(), connections: counts.clone(), store: store.clone() };
+        let overflowing = store.map(|store| overflow::Threads::start(&service, store, life)).transpose()?;
         let told_to_drain = Arc::new(Notify::new());
         let insight = service.clone();
         let breakers = Arc::new(move || insight::breakers_json(&insight));
@@ -124,8 +132,9 @@ impl App {
         reporter.set_not_serving::<DataPlane>().await;
         reporter.set_service_status("", ServingStatus::NotServing).await;
         let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
+        let refill_until = tokio::time::Instant::now() + drain_timeout / 2;
         let drained = async {
-            finish_held(&service).await;
+            finish_held(&service, refill_until).await;
             write_out(&service).await;
             accepting.abort();
             close(&permits, config.limits.connections_max).await;
@@ -133,6 +142,10 @@ impl App {
         let _ = tokio::time::timeout(drain_timeout, drained).await;
         accepting.abort();
         tasks.iter().for_each(JoinHandle::abort);
+        if let Some(threads) = overflowing {
+            // They end by themselves; whatever the store takes to close is not part of the drain's time.
+            let _ = tokio::task::spawn_blocking(|| threads.stop()).await;
+        }
         Ok(service.hub.unanswered())
     }
 }
@@ -155,15 +168,28 @@ fn engine_limits(config: &Config) -> Limits {
         time_left_max: Duration::from_millis(limits.time_left_ms_max.into()),
         action_queued_max: limits.action_queued_max.into(),
         action_queued_bytes_max: limits.action_queued_bytes_max,
+        tenant_queued_max: limits.tenant_queued_max.into(),
+        tenant_queued_bytes_max: limits.tenant_queued_bytes_max,
         router_queued_max: limits.router_queued_max.into(),
         router_queued_bytes_max: limits.router_queued_bytes_max,
+        queued_overhead_bytes: QUEUED_OVERHEAD_BYTES,
         actions_max: limits.actions_max.into(),
         container_concurrency_max: limits.container_concurrency_max,
         idle_grace: Duration::from_millis(config.idle_grace_ms),
         overdue_grace: Duration::from_millis(config.overdue_grace_ms),
         breaker: (config.breaker.strikes > 0).then(|| breaker_rules(&config.breaker)),
         slow_after: (config.breaker.slow_after_ms > 0).then(|| Duration::from_millis(config.breaker.slow_after_ms)),
+        overflow: (config.overflow.store != "none").then(|| overflow_limits(&config.overflow)),
         recent_ids: config.limits.recent_ids.div_ceil(IDS_PER_SET),
+    }
+}
+
+fn overflow_limits(overflow: &config::Overflow) -> OverflowLimits {
+    OverflowLimits {
+        lanes: overflow.lanes,
+        pending_bytes_max: overflow.pending_bytes_max,
+        refill_records: overflow.refill_records,
+        refill_bytes: overflow.refill_bytes,
     }
 }
 
@@ -222,12 +248,18 @@ async fn take_care(service: Arc<Service>, write_stall: Duration) {
 }
 
 /// Takes nothing new and waits until nothing is held that is still to be answered. Nodes are told of each container as soon as nothing can come for it.
-async fn finish_held(service: &Service) {
+/// What is stored is read back and handed out too, for as long as `refill_until`; what is left then stays for the next start.
+async fn finish_held(service: &Service, refill_until: tokio::time::Instant) {
     service.drain();
     let mut pass = service.pass();
     let mut tick = tokio::time::interval(DRAIN_INTERVAL);
     loop {
-        let last = service.hub.unanswered() == 0;
+        let refills = tokio::time::Instant::now() < refill_until;
+        if let Some(lanes) = service.hub.lanes().filter(|_| !refills) {
+            lanes.stop_refilling();
+        }
+        let stored = service.hub.totals().stored();
+        let last = service.hub.unanswered() == 0 && (stored == 0 || !refills);
         service.begin(&mut pass);
         service.nodes.retire_quiet(&service.hub, &mut pass);
         service.hub.settle(&mut pass);
@@ -235,7 +267,9 @@ async fn finish_held(service: &Service) {
             return;
         }
         let next_walk = tokio::time::Instant::now() + WALK_INTERVAL;
-        while service.hub.unanswered() > 0 && tokio::time::Instant::now() < next_walk {
+        while service.hub.unanswered() + usize::try_from(stored).unwrap_or(0) > 0
+            && tokio::time::Instant::now() < next_walk
+        {
             tick.tick().await;
         }
     }

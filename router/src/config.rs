@@ -55,6 +55,8 @@ pub struct Config {
     pub limits: Limits,
     /// When containers and nodes on which work fails are left alone.
     pub breaker: Breaker,
+    /// Where goes what does not fit in memory.
+    pub overflow: Overflow,
     /// How HTTP/2 connections behave.
     pub http2: Http2,
 }
@@ -73,8 +75,14 @@ pub struct Limits {
     pub time_left_ms_max: u32,
     /// Activations pending for one action, to 100 million. Default 1,000,000.
     pub action_queued_max: u32,
-    /// Bytes pending for one action, to 1 TiB, at least `payload_bytes_max`. Default 1 GiB.
+    /// Bytes pending for one action, to 1 TiB, at least `payload_bytes_max` and 256. Each activation counts as its payload and 256
+    /// bytes, here and below. Default 1 GiB.
     pub action_queued_bytes_max: u64,
+    /// Activations pending for the actions of one namespace together, to 100 million, at least `action_queued_max`. Default
+    /// 2,000,000.
+    pub tenant_queued_max: u32,
+    /// Bytes pending for them together, to 1 TiB, at least `action_queued_bytes_max`. Default 2 GiB.
+    pub tenant_queued_bytes_max: u64,
     /// Activations pending in the router, to 100 million, at least `action_queued_max`. Default 2,000,000.
     pub router_queued_max: u32,
     /// Bytes pending in the router, to 1 TiB, at least `action_queued_bytes_max`. Default 2 GiB; choose half of the
@@ -119,6 +127,38 @@ pub struct Breaker {
     /// Milliseconds from dispatch to completion above which an activation is a strike too, up to 1 day. Default 0: none is;
     /// only for platforms whose actions are known to be quick.
     pub slow_after_ms: u64,
+}
+
+/// Where goes what does not fit in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Overflow {
+    /// `none`, `disk` or `kafka`. Default `none`: what does not fit is refused.
+    pub store: String,
+    /// The store's directory, for this process alone; made if it is not there. For `disk`. Default none.
+    pub directory: String,
+    /// Actions that overflow at a time without sharing a lane, to 4,096. Fixed when the store is made. Default 64.
+    pub lanes: u16,
+    /// Bytes on their way into the store, 64 KiB to 1 GiB, at least `limits.payload_bytes_max` and 256; beyond, activations are
+    /// refused. Default 8 MiB.
+    pub pending_bytes_max: u64,
+    /// Activations of one action that are read back at a time, to 65,536. Default 4,096. Half as many again may be in memory
+    /// beyond its limits.
+    pub refill_records: u32,
+    /// Payload bytes of one action that are read back at a time, 1 KiB to 64 MiB. Default 1 MiB.
+    pub refill_bytes: u32,
+    /// Bytes the store may take up, 4 MiB to 1 PiB. For `disk`. Default 8 GiB; beyond, activations are refused.
+    pub store_bytes_max: u64,
+    /// Bytes of one file, 64 KiB to 16 GiB: space is given back a file at a time. For `disk`. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// File with the keys that records are sealed with; readable by its owner only. Default none: they are not.
+    pub key_file: String,
+    /// Brokers, as `host:port,host:port`. For `kafka`. Default none.
+    pub kafka_brokers: String,
+    /// The topic, made if it is not there, with a partition for each lane. For `kafka`. Default `activation-overflow`.
+    pub kafka_topic: String,
+    /// File with further settings of the Kafka client, a line `key=value` each (TLS, SASL). For `kafka`. Default none.
+    pub kafka_settings_file: String,
 }
 
 /// How HTTP/2 connections behave. The defaults hold against hostile peers; measure before changing one.
@@ -315,6 +355,7 @@ impl Default for Config {
             overdue_grace_ms: 100,
             limits: Limits::default(),
             breaker: Breaker::default(),
+            overflow: Overflow::default(),
             http2: Http2::default(),
         }
     }
@@ -329,6 +370,8 @@ impl Default for Limits {
             time_left_ms_max: 86_400_000,
             action_queued_max: 1_000_000,
             action_queued_bytes_max: GIB,
+            tenant_queued_max: 2_000_000,
+            tenant_queued_bytes_max: 2 * GIB,
             router_queued_max: 2_000_000,
             router_queued_bytes_max: 2 * GIB,
             actions_max: 1_000_000,
@@ -345,6 +388,25 @@ impl Default for Limits {
 impl Default for Breaker {
     fn default() -> Self {
         Self { strikes: 3, window_ms: 10_000, open_first_ms: 1_000, open_max_ms: 60_000, probes: 2, slow_after_ms: 0 }
+    }
+}
+
+impl Default for Overflow {
+    fn default() -> Self {
+        Self {
+            store: "none".to_owned(),
+            directory: String::new(),
+            lanes: 64,
+            pending_bytes_max: 8 * MIB,
+            refill_records: 4_096,
+            refill_bytes: 1 << 20,
+            store_bytes_max: 8 * GIB,
+            segment_bytes: 64 * MIB,
+            key_file: String::new(),
+            kafka_brokers: String::new(),
+            kafka_topic: "activation-overflow".to_owned(),
+            kafka_settings_file: String::new(),
+        }
     }
 }
 
@@ -374,6 +436,10 @@ enum Rule {
     Switch,
     /// A filter for the log.
     Filter,
+    /// Any text.
+    Text,
+    /// One of these.
+    Choice(&'static [&'static str]),
     /// A whole number within bounds, and why those if it is not plain.
     Whole(RangeInclusive<u64>, &'static str),
 }
@@ -388,6 +454,8 @@ const WORKERS_MAX: usize = 256;
 const WINDOW_MAX: u64 = (1 << 31) - 1;
 /// What a frame needs besides the largest payload.
 const ENVELOPE: u64 = 64 * KIB;
+/// What a queued activation takes up besides its payload: 247 B measured with a million of them, `loadtest bars --only backlog`.
+pub(crate) const QUEUED_OVERHEAD_BYTES: u64 = 256;
 const VARIABLE_PREFIX: &str = "ACTIVATION_ROUTER_";
 
 /// Every key, in the example file's order, with what its value must be. Upper bounds are those of the wire's types, of
@@ -410,6 +478,8 @@ const RULES: &[(&str, Rule)] = &[
     ("limits.time_left_ms_max", Rule::Whole(1..=u32::MAX as u64, "it travels in 32 bits")),
     ("limits.action_queued_max", Rule::Whole(1..=100_000_000, "")),
     ("limits.action_queued_bytes_max", Rule::Whole(1..=TIB, "")),
+    ("limits.tenant_queued_max", Rule::Whole(1..=100_000_000, "")),
+    ("limits.tenant_queued_bytes_max", Rule::Whole(1..=TIB, "")),
     ("limits.router_queued_max", Rule::Whole(1..=100_000_000, "")),
     ("limits.router_queued_bytes_max", Rule::Whole(1..=TIB, "")),
     ("limits.actions_max", Rule::Whole(1..=100_000_000, "")),
@@ -425,6 +495,18 @@ const RULES: &[(&str, Rule)] = &[
     ("breaker.open_max_ms", Rule::Whole(10..=24 * HOUR_MS, "")),
     ("breaker.probes", Rule::Whole(1..=100, "")),
     ("breaker.slow_after_ms", Rule::Whole(0..=24 * HOUR_MS, "0 is never")),
+    ("overflow.store", Rule::Choice(&["none", "disk", "kafka"])),
+    ("overflow.directory", Rule::Text),
+    ("overflow.lanes", Rule::Whole(1..=4_096, "")),
+    ("overflow.pending_bytes_max", Rule::Whole(64 * KIB..=GIB, "")),
+    ("overflow.refill_records", Rule::Whole(1..=65_536, "")),
+    ("overflow.refill_bytes", Rule::Whole(KIB..=64 * MIB, "")),
+    ("overflow.store_bytes_max", Rule::Whole(4 * MIB..=1024 * TIB, "")),
+    ("overflow.segment_bytes", Rule::Whole(64 * KIB..=16 * GIB, "")),
+    ("overflow.key_file", Rule::Text),
+    ("overflow.kafka_brokers", Rule::Text),
+    ("overflow.kafka_topic", Rule::Text),
+    ("overflow.kafka_settings_file", Rule::Text),
     ("http2.keepalive_interval_ms", Rule::Whole(100..=HOUR_MS, "")),
     ("http2.keepalive_timeout_ms", Rule::Whole(100..=600_000, "")),
     (
@@ -469,8 +551,20 @@ const ORDER: &[AtLeast] = &[
     AtLeast {
         key: "limits.action_queued_bytes_max",
         other: "limits.payload_bytes_max",
-        more: 0,
+        more: QUEUED_OVERHEAD_BYTES,
         why: "an empty queue takes any payload",
+    },
+    AtLeast {
+        key: "limits.tenant_queued_max",
+        other: "limits.action_queued_max",
+        more: 0,
+        why: "a namespace holds each action's",
+    },
+    AtLeast {
+        key: "limits.tenant_queued_bytes_max",
+        other: "limits.action_queued_bytes_max",
+        more: 0,
+        why: "a namespace holds each action's",
     },
     AtLeast {
         key: "limits.router_queued_max",
@@ -485,12 +579,22 @@ const ORDER: &[AtLeast] = &[
         why: "the router holds each action's",
     },
     AtLeast {
+        key: "overflow.pending_bytes_max",
+        other: "limits.payload_bytes_max",
+        more: QUEUED_OVERHEAD_BYTES,
+        why: "any payload may overflow",
+    },
+    AtLeast {
         key: "limits.outbox_bytes_max",
         other: "limits.frame_bytes_max",
         more: 0,
         why: "an empty outbox takes any frame",
     },
 ];
+
+/// Keys that a store cannot do without.
+const NEEDED: &[(&str, &str)] =
+    &[("disk", "overflow.directory"), ("kafka", "overflow.kafka_brokers"), ("kafka", "overflow.kafka_topic")];
 
 /// The configuration in `layers`, or all of its faults behind those already known.
 fn checked(layers: &Figment, mut faults: Vec<Fault>) -> Result<Config, Faults> {
@@ -565,7 +669,8 @@ fn text_breach(rule: &Rule, text: &str) -> Option<String> {
             let refused = EnvFilter::builder().parse(text).err()?;
             Some(format!("must be a log filter, like info or info,h2=warn: {refused}"))
         }
-        Rule::Switch | Rule::Whole(..) => None,
+        Rule::Choice(choices) => (!choices.contains(&text)).then(|| format!("must be one of {}", choices.join(", "))),
+        Rule::Text | Rule::Switch | Rule::Whole(..) => None,
     }
 }
 
@@ -586,7 +691,12 @@ fn order_breaches(tree: &Value) -> impl Iterator<Item = ([&'static str; 2], Stri
     let address = |key| tree.find_ref(key)?.as_str()?.parse::<SocketAddr>().ok();
     let listen = address("listen").filter(|listen| listen.port() != 0);
     let same = listen.is_some() && listen == address("admin_listen");
-    too_small.chain(same.then(|| (["admin_listen", "listen"], "must differ from listen".to_owned())))
+    let text = |key| tree.find_ref(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let missing = NEEDED.iter().filter_map(move |(store, key)| {
+        let lacks = text("overflow.store") == *store && text(key).is_empty();
+        lacks.then(|| ([*key, "overflow.store"], format!("must be given where overflow.store is {store:?}")))
+    });
+    too_small.chain(missing).chain(same.then(|| (["admin_listen", "listen"], "must differ from listen".to_owned())))
 }
 
 fn rule(key: &str) -> Option<&'static Rule> {
@@ -739,14 +849,17 @@ mod tests {
              outbox_bytes_max = 1120178",
             &[
                 ("limits.frame_bytes_max", "at least 1120180, limits.payload_bytes_max + 65536"),
-                ("limits.action_queued_bytes_max", "at least 1054644"),
+                ("limits.action_queued_bytes_max", "at least 1054900, limits.payload_bytes_max + 256"),
                 ("limits.router_queued_max", "at least 1000000"),
                 ("limits.outbox_bytes_max", "at least 1120179"),
             ],
         );
         check_faults(
             "[limits]\naction_queued_bytes_max = 2147483649",
-            &[("limits.router_queued_bytes_max", "at least 2147483649")],
+            &[
+                ("limits.tenant_queued_bytes_max", "at least 2147483649"),
+                ("limits.router_queued_bytes_max", "at least 2147483649"),
+            ],
         );
         check_faults(
             "[http2]\nconnection_window_bytes = 8388607",

@@ -1,8 +1,10 @@
-//! The one place that carries out the engine's effects: each goes into the outbox of its stream, or wakes the timer.
+//! The one place that carries out the engine's effects: each goes into the outbox of its stream, to the threads of overflow, or wakes
+//! the timer.
 
 use crate::outbox::{Awaiting, Entry, Outbox};
+use crate::overflow::Handoff;
 use dashmap::DashMap;
-use engine::effect::{Effect, Perform};
+use engine::effect::{Effect, Perform, Refill, Spill};
 use engine::id::StreamId;
 use engine::time::Timestamp;
 use std::sync::Arc;
@@ -92,6 +94,7 @@ impl Streams {
 #[derive(Debug)]
 pub struct Driver {
     streams: Arc<Streams>,
+    handoff: Arc<Handoff>,
     /// Outboxes found before, by the low bits of their stream's id. Those of ended streams are closed, so they do no harm.
     found: Box<[Found; FOUND]>,
 }
@@ -103,9 +106,9 @@ type Found = Option<(StreamId, Arc<Outbox>)>;
 const FOUND: usize = 128;
 
 impl Driver {
-    /// Performs effects on these streams.
-    pub fn new(streams: Arc<Streams>) -> Self {
-        Self { streams, found: Box::new([const { None }; FOUND]) }
+    /// Performs effects on these streams, and leaves there what overflows.
+    pub(crate) fn new(streams: Arc<Streams>, handoff: Arc<Handoff>) -> Self {
+        Self { streams, handoff, found: Box::new([const { None }; FOUND]) }
     }
 
     /// The outbox of a stream, borrowed: to count a reference up and down for each activation costs as much as to match it.
@@ -143,6 +146,14 @@ impl Perform for Driver {
                     self.await_room(stream, awaiting);
                     continue;
                 }
+                Sorted::Spill(spill) => {
+                    self.handoff.spill(*spill);
+                    continue;
+                }
+                Sorted::Refill(refill) => {
+                    self.handoff.refill(*refill);
+                    continue;
+                }
                 Sorted::Wake => {
                     self.streams.sooner.notify_one();
                     continue;
@@ -151,7 +162,7 @@ impl Perform for Driver {
             // Its neighbours for the same stream go in with it: one lock, one wake-up.
             let alike = std::iter::from_fn(|| match sort(effects.next_if(|next| writes_to(next, stream))?) {
                 Sorted::Write(_, entry) => Some(entry),
-                Sorted::AwaitRoom(..) | Sorted::Wake => None,
+                Sorted::AwaitRoom(..) | Sorted::Spill(_) | Sorted::Refill(_) | Sorted::Wake => None,
             });
             self.fill(stream, std::iter::once(entry).chain(alike));
         }
@@ -162,6 +173,8 @@ impl Perform for Driver {
 enum Sorted {
     Write(StreamId, Entry),
     AwaitRoom(StreamId, Awaiting),
+    Spill(Box<Spill>),
+    Refill(Box<Refill>),
     Wake,
 }
 
@@ -172,6 +185,8 @@ fn sort(effect: Effect) -> Sorted {
         Effect::Refuse(stream, refusal) => Sorted::Write(stream, Entry::Refuse(refusal)),
         Effect::Drain(stream, container, epoch) => Sorted::Write(stream, Entry::Drain(container, epoch)),
         Effect::AwaitRoom(stream, action, container) => Sorted::AwaitRoom(stream, (action, container)),
+        Effect::Spill(spill) => Sorted::Spill(spill),
+        Effect::Refill(refill) => Sorted::Refill(refill),
         Effect::WakeAt(_) => Sorted::Wake,
     }
 }
@@ -181,6 +196,6 @@ fn writes_to(effect: &Effect, stream: StreamId) -> bool {
         Effect::Dispatch(to, _) | Effect::Answer(to, _) | Effect::Refuse(to, _) | Effect::Drain(to, ..) => {
             *to == stream
         }
-        Effect::AwaitRoom(..) | Effect::WakeAt(_) => false,
+        Effect::AwaitRoom(..) | Effect::Spill(_) | Effect::Refill(_) | Effect::WakeAt(_) => false,
     }
 }

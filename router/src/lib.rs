@@ -17,6 +17,7 @@ pub mod listener;
 mod metrics;
 pub mod nodes;
 pub mod outbox;
+mod overflow;
 pub mod worker;
 
 use config::Config;

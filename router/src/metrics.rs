@@ -7,6 +7,7 @@ use engine::breaker::{Cause, State};
 use engine::outcome::Reason;
 use engine::sessions::Counts;
 use engine::tally::Count;
+use overflow::Overflow;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub(crate) struct Metrics {
     pub(crate) service: Arc<Service>,
     pub(crate) connections: Arc<listener::Counts>,
+    pub(crate) store: Option<Arc<dyn Overflow>>,
 }
 
 impl Metrics {
@@ -25,6 +27,7 @@ impl Metrics {
         self.reasons(&mut page);
         self.state(&mut page);
         self.capacity(&mut page);
+        self.overflow(&mut page);
         page
     }
 
@@ -114,6 +117,29 @@ impl Metrics {
         }
     }
 
+    fn overflow(&self, page: &mut String) {
+        let hub = &self.service.hub;
+        let (Some(store), Some(lanes)) = (&self.store, hub.lanes()) else { return };
+        let usage = store.usage();
+        for (name, help, value) in [
+            ("router_overflow_open", "Whether what does not fit in memory can be written", lanes.is_open().into()),
+            ("router_overflow_stored", "Activations of this life that are stored", hub.totals().stored()),
+            ("router_overflow_lanes", "Lanes in use", lanes.in_use() as u64),
+            ("router_overflow_pending_bytes", "Bytes on their way into the store", lanes.pending_bytes()),
+            ("router_overflow_store_bytes", "Bytes the store takes up, as far as it knows", usage.bytes),
+            (
+                "router_overflow_lost_in_crash_max",
+                "When it was opened: at most so many were marked as consumed and perhaps not handed out",
+                usage.lost_in_crash_max,
+            ),
+        ] {
+            head(page, name, "gauge", help);
+            line(page, name, value);
+        }
+        head(page, "router_overflow_damaged_total", "counter", "Damaged records passed over");
+        line(page, "router_overflow_damaged_total", usage.damaged);
+    }
+
     fn state(&self, page: &mut String) {
         let hub = &self.service.hub;
         let containers = hub.totals().of(Count::ContainersRegistered) - hub.totals().of(Count::ContainersLeft);
@@ -121,7 +147,7 @@ impl Metrics {
             ("router_held", "Activations queued or in flight", hub.held() as u64),
             ("router_overdue", "Of those held, answered as timed out and still in flight", hub.totals().overdue()),
             ("router_queue_depth", "Activations queued", hub.budget().queued()),
-            ("router_queue_bytes", "Payload bytes queued", hub.budget().queued_bytes()),
+            ("router_queue_bytes", "Bytes queued, 256 for each activation among them", hub.budget().queued_bytes()),
             ("router_actions", "Actions known", hub.actions()),
             ("router_containers", "Containers registered", containers),
             ("router_streams", "Live streams and calls, parked sessions counted", self.service.streams.live() as u64),

@@ -255,6 +255,7 @@ fn draw_limits(dice: &mut Dice, tiny: bool, activations: u32) -> Limits {
         recent_ids: (activations as usize * 3).next_power_of_two(),
         breaker: None,
         slow_after: None,
+        queued_overhead_bytes: 0,
         ..Limits::default()
     }
 }

@@ -4,7 +4,7 @@
 use super::road::{Down, Up};
 use super::{ControllerReport, Event, Orders, Report};
 use crate::book::{Book, Record};
-use crate::plan::{Expiry, Load, Plan, action_key};
+use crate::plan::{Expiry, Load, Overflow, Plan, action_key};
 use crate::result::Sample;
 use crate::trace::{self, Arrival};
 use anyhow::Context;
@@ -13,6 +13,7 @@ use client::PushStream;
 use parking_lot::Mutex;
 use proto::v1;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Runs all controllers of a plan against a router, and reports what they saw.
@@ -33,7 +34,7 @@ pub(crate) async fn run(endpoint: &str, plan: &Plan, report: Report) -> anyhow::
 pub(crate) async fn drive<U: Up, D: Down>(roads: Vec<(U, D)>, plan: &Plan, report: Report) -> anyhow::Result<()> {
     let arrivals = match &plan.load {
         Load::Replay(replay) => Some(trace::arrivals(replay)?),
-        Load::Closed { .. } | Load::Open { .. } | Load::Expiry(_) => None,
+        Load::Closed { .. } | Load::Open { .. } | Load::Expiry(_) | Load::Overflow(_) => None,
     };
     let with_desk = |(number, (up, down))| (Controller::new(up, plan, number), down);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..).zip(roads).map(with_desk).unzip();
@@ -41,7 +42,10 @@ pub(crate) async fn drive<U: Up, D: Down>(roads: Vec<(U, D)>, plan: &Plan, repor
     let (begins, ends) = (start + plan.warm_up(), start + plan.warm_up() + plan.window());
     let by_time = plan.count.is_none() && matches!(plan.load, Load::Closed { .. } | Load::Open { .. });
     let (begins, ends) = if by_time { (begins, ends) } else { (start, start + FOREVER) };
-    senders.iter().for_each(|controller| controller.desk.lock().book.measure(begins, ends));
+    let besides = matches!(plan.load, Load::Overflow(Overflow { beside: Some(_), .. }));
+    for controller in senders.iter().skip(usize::from(besides)) {
+        controller.desk.lock().book.measure(begins, ends);
+    }
 
     let reading: Vec<_> = senders.iter().cloned().zip(receivers).map(|(c, r)| tokio::spawn(read(c, r))).collect();
     let windows = tokio::spawn(announce(by_time.then_some((begins, ends)), report.clone()));
@@ -103,7 +107,7 @@ impl<U: Up> Controller<U> {
         let at_once = match &plan.load {
             Load::Closed { in_flight } => *in_flight as usize,
             Load::Expiry(expiry) => expiry.deadlines as usize,
-            Load::Open { .. } | Load::Replay(_) => 0,
+            Load::Open { .. } | Load::Replay(_) | Load::Overflow(_) => 0,
         };
         let desk = Desk { book: Book::new(number, at_once), to_push: 0, next_action: 0, sequences: Vec::new() };
         let payload = Orders { service_time_us: 0, sequence: 0 }.payload(plan);
@@ -217,8 +221,50 @@ async fn push<U: Up>(
             by_schedule(controllers.to_vec(), steps, count, report.clone()).await
         }
         (Load::Expiry(expiry), _) => let_expire(controllers, *expiry, report).await,
+        (Load::Overflow(overflow), _) => flood(controllers, plan, *overflow, report).await,
     }
 }
+
+/// Floods action 0 by the first controller, and has a steady flow to action 1 by the second where one is asked for.
+async fn flood<U: Up>(
+    controllers: &[Controller<U>],
+    plan: &Plan,
+    overflow: Overflow,
+    report: &Report,
+) -> anyhow::Result<()> {
+    let Overflow { rate, seconds: first, then_rate, service_time_us, beside } = overflow;
+    let of_flood =
+        move |step: Step| Step { action: Some(0), service_time: Duration::from_micros(service_time_us), ..step };
+    let (flooding, flowing) = controllers.split_first().context("a flood takes a controller")?;
+    let flooded = whole(rate * first);
+    let rising = at_rate(rate, flooded).map(of_flood);
+    let silent: Report = Arc::new(|_| ());
+    let flow = async {
+        let (Some(rate), Some(controller)) = (beside, flowing.first()) else { return Ok(()) };
+        let count = whole(rate * first);
+        let steps = at_rate(rate, count).map(|step| Step { action: Some(1), ..step });
+        by_schedule(vec![controller.clone()], steps, count, silent).await
+    };
+    tokio::try_join!(by_schedule(vec![flooding.clone()], rising, flooded, report.clone()), flow)?;
+    let Some(then_rate) = then_rate else { return Ok(()) };
+    let caught_up = Arc::new(AtomicBool::new(false));
+    let told = caught_up.clone();
+    let total = whole(then_rate * EBB_SECONDS_MAX);
+    let ebbing = at_rate(then_rate, total).map(of_flood).take_while(move |_| !told.load(Ordering::Relaxed));
+    let watch = async {
+        let few = u64::from(plan.containers * plan.concurrency);
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        while flooding.desk.lock().book.counts.unanswered > few {
+            tick.tick().await;
+        }
+        caught_up.store(true, Ordering::Relaxed);
+        Ok(())
+    };
+    tokio::try_join!(by_schedule(vec![flooding.clone()], ebbing, total, report.clone()), watch).map(drop)
+}
+
+/// How long an ebb may take.
+const EBB_SECONDS_MAX: f64 = 900.0;
 
 /// Steps at a steady rate.
 fn at_rate(rate: f64, count: u64) -> impl Iterator<Item = Step> + Send + 'static {

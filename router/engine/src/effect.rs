@@ -3,7 +3,9 @@
 use crate::container::ContainerKey;
 use crate::hub::Action;
 use crate::id::{ActivationId, StreamId};
-use crate::outcome::{Answer, Refusal};
+use crate::lanes::Lane;
+use crate::outcome::{Answer, Refusal, Reply};
+use crate::slab::Key;
 use crate::time::Timestamp;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -23,6 +25,12 @@ pub enum Effect {
     /// The stream's outbox is full and this container of the action waits for room there: once there is, hand in
     /// [`Input::Resume`](crate::input::Input::Resume).
     AwaitRoom(StreamId, Arc<Action>, ContainerKey),
+    /// Put an activation into a lane of the store, behind those before it, and say with [`Input::Stored`](crate::input::Input::Stored)
+    /// what came of it.
+    Spill(Box<Spill>),
+    /// Read back what the action has in a lane, as [`Backlog`](crate::backlog::Backlog) says, and hand it in with
+    /// [`Input::Refilled`](crate::input::Input::Refilled).
+    Refill(Box<Refill>),
     /// Call [`Hub::advance`](crate::hub::Hub::advance) at that point, which is earlier than said before.
     WakeAt(Timestamp),
 }
@@ -42,6 +50,62 @@ pub struct Dispatch {
     pub payload: Bytes,
     /// 1 for the first, one more for each time it was returned unstarted.
     pub attempt: u32,
+}
+
+/// An activation on its way into the store.
+#[derive(Debug, Clone)]
+pub struct Spill {
+    /// Where it goes.
+    pub lane: Lane,
+    /// Whose it is.
+    pub action: Arc<Action>,
+    /// To be said with [`Input::Stored`](crate::input::Input::Stored).
+    pub slot: Key,
+    /// What is to be kept.
+    pub record: Spilled,
+}
+
+/// An activation as it is kept outside of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spilled {
+    /// Its id.
+    pub id: ActivationId,
+    /// Who asked and gets the answer.
+    pub controller: StreamId,
+    /// What the controller wants to hear.
+    pub reply: Reply,
+    /// 1, or more after it was returned unstarted.
+    pub attempt: u32,
+    /// Its place in the order of admission; None: it comes from an earlier life of the router.
+    pub sequence: Option<u32>,
+    /// When it came to the router.
+    pub accepted_at: Timestamp,
+    /// Nothing is dispatched at or after this point.
+    pub deadline: Timestamp,
+    /// What the action gets.
+    pub payload: Bytes,
+}
+
+/// What an action may be given back.
+#[derive(Debug, Clone)]
+pub struct Refill {
+    /// Where from.
+    pub lane: Lane,
+    /// Whose.
+    pub action: Arc<Action>,
+    /// How much at most.
+    pub want: Want,
+    /// What the action knows to have been handed in.
+    pub cursor: u64,
+}
+
+/// How much an action may be given back: one activation at least, whatever its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// Activations.
+    pub records: u32,
+    /// Payload bytes.
+    pub bytes: u32,
 }
 
 /// Carries out effects.

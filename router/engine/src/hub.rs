@@ -11,6 +11,7 @@ use crate::effect::{Effect, Perform};
 use crate::id::{ActionKey, ActionName, ActivationId, StreamId};
 use crate::input::Input;
 use crate::intake::SingleFile;
+use crate::lanes::{Lane, Lanes};
 use crate::ledger::Ledger;
 use crate::limits::{Limits, REVISIONS_REMEMBERED};
 use crate::matcher::{Matcher, Shared, Turn};
@@ -29,6 +30,8 @@ use std::sync::{Arc, Weak};
 pub struct Action {
     number: u32,
     key: ActionKey,
+    /// What the actions of its namespace may queue together.
+    tenant: Arc<Budget>,
     file: SingleFile<Matcher, Input>,
 }
 
@@ -36,6 +39,10 @@ impl Action {
     /// Its name and revision.
     pub fn key(&self) -> &ActionKey {
         &self.key
+    }
+
+    pub(crate) fn tenant(&self) -> &Budget {
+        &self.tenant
     }
 
     /// Its number, unique among live actions.
@@ -67,6 +74,8 @@ struct Family {
 #[derive(Debug)]
 pub struct Hub {
     families: DashMap<ActionName, Family, FixedState>,
+    /// By namespace; each lives as long as one of its actions.
+    tenants: DashMap<Box<str>, Weak<Budget>, FixedState>,
     actions: AtomicU64,
     next_number: AtomicU32,
     shared: Shared,
@@ -106,14 +115,17 @@ impl Hub {
     /// Knows no action yet. `seed` keys its hash tables; draw it at random where ids and names come from strangers.
     /// `wheels` is the number of timing wheels, about one per thread.
     pub fn new(limits: Limits, seed: u64, wheels: usize, now: Timestamp) -> Self {
-        let budget = Budget::new(&limits);
+        let budget = Budget::of_router(&limits);
         Self {
             families: DashMap::with_hasher(FixedState::with_seed(seed)),
+            tenants: DashMap::with_hasher(FixedState::with_seed(seed)),
             actions: AtomicU64::new(0),
             next_number: AtomicU32::new(0),
             shared: Shared {
                 ledger: Ledger::new(seed),
                 recent: Recent::new(limits.recent_ids, seed),
+                stored: Recent::new(if limits.overflow.is_some() { limits.recent_ids } else { 0 }, seed),
+                lanes: limits.overflow.clone().map(Lanes::new),
                 budget,
                 timers: Timers::new(wheels, now),
                 seed,
@@ -139,7 +151,12 @@ impl Hub {
         &self.shared.budget
     }
 
-    /// Activations queued or in flight.
+    /// Where what overflows goes; None: nowhere.
+    pub fn lanes(&self) -> Option<&Lanes> {
+        self.shared.lanes.as_ref()
+    }
+
+    /// Activations queued, in flight or on their way into the store.
     pub fn held(&self) -> usize {
         self.shared.ledger.len()
     }
@@ -181,6 +198,26 @@ impl Hub {
         Ok((action, registered?))
     }
 
+    /// A lane may hold activations of an action that it does not know of, up to below `end`. Returns the action, and whether it asks for
+    /// them from now on: not if it overflows into another lane already.
+    ///
+    /// # Errors
+    /// [`Reason::TooManyActions`]
+    pub fn recall<P: Perform>(
+        &self,
+        key: &ActionKey,
+        lane: Lane,
+        end: u64,
+        pass: &mut Pass<P>,
+    ) -> Result<(Arc<Action>, bool), Rejection> {
+        let (action, newer) = self.find_or_add(key, pass).inspect_err(|_| self.drop_empty_family(&key.name))?;
+        let mut inputs = vec![Input::Recall(lane, end)];
+        inputs.extend(newer.map(Input::Supersede));
+        self.enter_and_wait(&action, &mut inputs, pass);
+        let recalls = self.visit(&action, pass, |matcher, _| matcher.overflows_into(lane));
+        Ok((action, recalls))
+    }
+
     /// Hands `inputs` in to an action and leaves the list empty. They are worked on by this thread, or by the one that is
     /// at it. Never waits.
     pub fn enter<P: Perform>(&self, action: &Arc<Action>, inputs: &mut Vec<Input>, pass: &mut Pass<P>) {
@@ -204,7 +241,7 @@ impl Hub {
         pass: &mut Pass<P>,
     ) -> bool {
         self.visit(action, pass, |matcher, turn| {
-            let quiet = matcher.slots.is_empty();
+            let quiet = matcher.is_quiet();
             if quiet {
                 matcher.handle(Input::Retire(container), turn);
             }
@@ -231,7 +268,10 @@ impl Hub {
     ) {
         let by_number: BTreeMap<u32, &Arc<Action>> = actions.iter().map(|action| (action.number(), action)).collect();
         ids.retain(|id| {
-            let Some(at) = self.shared.ledger.find(id) else { return true };
+            let Some(at) = self.shared.ledger.find(id) else {
+                // One that was stored is answered once it has come back.
+                return !self.shared.stored.contains(id) || self.shared.recent.contains(id);
+            };
             // It was handed on to a newer revision, and its answer is to come from there.
             let Some(action) = by_number.get(&at.action) else { return false };
             let owed = self.visit(action, pass, |matcher, _| matcher.owes(at.slot, id, session));
@@ -387,10 +427,20 @@ impl Hub {
         pass.tally.count(Count::ActionsAdded);
         // Wraps after four billion actions; the ledger then tells two of one number apart by their slots' generations.
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let action = Arc::new(Action { number, key: key.clone(), file: SingleFile::new(Matcher::default()) });
+        let (tenant, file) = (self.tenant(key.name.namespace()), SingleFile::new(Matcher::default()));
+        let action = Arc::new(Action { number, key: key.clone(), tenant, file });
         let look_at = pass.now + self.shared.limits.idle_grace;
         self.arm_idle(action.clone(), look_at, pass);
         Ok(action)
+    }
+
+    fn tenant(&self, namespace: &str) -> Arc<Budget> {
+        let mut known = self.tenants.entry(namespace.into()).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let tenant = Arc::new(Budget::of_tenant(&self.shared.limits));
+            *known = Arc::downgrade(&tenant);
+            tenant
+        })
     }
 
     fn arm_idle<P: Perform>(&self, action: Arc<Action>, at: Timestamp, pass: &mut Pass<P>) {
@@ -407,6 +457,8 @@ impl Hub {
             return self.arm_idle(action, again_at, pass);
         }
         self.actions.fetch_sub(1, Ordering::Relaxed);
+        // With its last action, which has nothing queued. Whoever adds another has to ask the map, which is locked here.
+        self.tenants.remove_if(action.key.name.namespace(), |_, tenant| tenant.strong_count() <= 1);
         pass.tally.count(Count::ActionsRemoved);
     }
 

@@ -1,8 +1,10 @@
 //! What can happen to an action. Closed: the matcher handles each of these and nothing else.
 
 use crate::container::ContainerKey;
+use crate::effect::Spilled;
 use crate::hub::Action;
 use crate::id::{ActivationId, StreamId};
+use crate::lanes::Lane;
 use crate::outcome::{Reply, RunStatus};
 use crate::slab::Key;
 use crate::time::Timestamp;
@@ -48,6 +50,14 @@ pub enum Input {
     Expire(Key),
     /// It is time to look at what the container has in flight.
     Look(ContainerKey),
+    /// What came of an [`Effect::Spill`](crate::effect::Effect::Spill). In the order of the effects, and before what was stored is
+    /// handed in again.
+    Stored(Key, Result<u64, Unstored>),
+    /// What was stored and is handed back, its consume mark durable.
+    Refilled(Box<Refilled>),
+    /// A lane holds activations of an earlier life, up to below that position: the action is to ask for them, and what is pushed to it
+    /// goes behind them.
+    Recall(Lane, u64),
     /// A newer revision of the action is current from now on.
     Supersede(Arc<Action>),
 }
@@ -80,6 +90,26 @@ pub struct Rejoin {
     pub credits: u32,
     /// Activations it has received and not completed. What else it has in flight is lost.
     pub held: Vec<ActivationId>,
+}
+
+/// Why an activation was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unstored {
+    /// The store did not take it and never will hand it back.
+    Refused,
+    /// It is longer than the store takes, in bytes.
+    TooLarge(u64),
+    /// It may have been stored.
+    Unknown,
+}
+
+/// Activations that come back from the store.
+#[derive(Debug)]
+pub struct Refilled {
+    /// In their order.
+    pub records: Vec<Spilled>,
+    /// Everything of this action that lies below it in its lane was handed in, or is lost.
+    pub cursor: u64,
 }
 
 /// How an activation ended, as its container says.

@@ -6,6 +6,7 @@
 //! Start reading at [`hub`] (all actions), then `matcher` (one action), then [`intake`] (how threads share one).
 
 pub mod audit;
+pub mod backlog;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
@@ -16,6 +17,7 @@ pub mod hub;
 pub mod id;
 pub mod input;
 pub mod intake;
+pub mod lanes;
 mod ledger;
 pub mod limits;
 mod list;
@@ -28,11 +30,13 @@ pub mod mutant;
 mod nodes;
 pub mod outcome;
 mod overdue;
+mod pace;
 mod recent;
 mod rejoin;
 pub mod roster;
 pub mod sessions;
 pub mod slab;
+mod spill;
 #[cfg(not(any(router_loom, router_shuttle)))]
 mod sync;
 #[cfg(any(router_loom, router_shuttle))]

@@ -14,12 +14,18 @@ pub struct Limits {
     pub time_left_max: Duration,
     /// Most activations one action queues.
     pub action_queued_max: u64,
-    /// Most payload bytes one action queues.
+    /// Most bytes one action queues: payloads and `queued_overhead_bytes` for each.
     pub action_queued_bytes_max: u64,
+    /// Most activations the actions of one namespace queue together.
+    pub tenant_queued_max: u64,
+    /// Most bytes they queue together.
+    pub tenant_queued_bytes_max: u64,
     /// Most activations all actions queue together.
     pub router_queued_max: u64,
-    /// Most payload bytes all actions queue together.
+    /// Most bytes all actions queue together.
     pub router_queued_bytes_max: u64,
+    /// Bytes counted for each queued activation besides its payload: what it takes up in the engine.
+    pub queued_overhead_bytes: u64,
     /// Most actions known at a time, each revision counted.
     pub actions_max: u64,
     /// Most activations a container may run at once.
@@ -32,9 +38,30 @@ pub struct Limits {
     pub breaker: Option<Rules>,
     /// An activation that its container took longer for, from dispatch to completion, counts against it; None: none does.
     pub slow_after: Option<Duration>,
+    /// Where the excess goes; None: it is refused.
+    pub overflow: Option<OverflowLimits>,
     /// In sets of seven, rounded up to a power of two, how many ids that ended are remembered, to refuse them as repetitions;
     /// 64 bytes each.
     pub recent_ids: usize,
+}
+
+/// The bounds of what overflows memory.
+#[derive(Debug, Clone)]
+pub struct OverflowLimits {
+    /// Lanes of the store, at least 1.
+    pub lanes: u16,
+    /// Most bytes that are on their way into the store, `queued_overhead_bytes` for each activation among them.
+    pub pending_bytes_max: u64,
+    /// Most activations of one action that are read back at a time. So many and half as many again may be in memory beyond its limits.
+    pub refill_records: u32,
+    /// Most payload bytes of one action that are read back at a time.
+    pub refill_bytes: u32,
+}
+
+impl Default for OverflowLimits {
+    fn default() -> Self {
+        Self { lanes: 64, pending_bytes_max: 8 << 20, refill_records: 4096, refill_bytes: 1 << 20 }
+    }
 }
 
 /// Most bytes of a namespace or an action's name.
@@ -46,7 +73,7 @@ pub const REVISION_BYTES_MAX: usize = 64;
 pub const REVISIONS_REMEMBERED: usize = 8;
 /// Breakers of nodes that an action has at a time; what fails on more of them is seen by the breakers of their containers only.
 pub const NODE_BREAKERS_MAX: usize = 64;
-/// When a queue is full, what its controllers are told to wait.
+/// What controllers are told to wait where a queue is full and nothing tells how fast it drains.
 pub const RETRY_AFTER_MS: u32 = 100;
 
 impl Default for Limits {
@@ -57,14 +84,18 @@ impl Default for Limits {
             time_left_max: Duration::from_secs(24 * 3600),
             action_queued_max: 1_000_000,
             action_queued_bytes_max: 1 << 30,
+            tenant_queued_max: 2_000_000,
+            tenant_queued_bytes_max: 2 << 30,
             router_queued_max: 2_000_000,
             router_queued_bytes_max: 2 << 30,
+            queued_overhead_bytes: 256,
             actions_max: 1_000_000,
             container_concurrency_max: 4096,
             idle_grace: Duration::from_secs(600),
             overdue_grace: Duration::from_millis(100),
             breaker: Some(Rules::default()),
             slow_after: None,
+            overflow: None,
             recent_ids: 65_536,
         }
     }

@@ -61,6 +61,11 @@ impl List {
         slab[key].links().after
     }
 
+    /// The entry in front of `key`.
+    pub(crate) fn before<T: Linked>(slab: &Slab<T>, key: Key) -> Option<Key> {
+        slab[key].links().before
+    }
+
     fn join<T: Linked>(&mut self, slab: &mut Slab<T>, before: Option<Key>, after: Option<Key>) {
         match before {
             Some(before) => slab[before].links_mut().after = after,

@@ -18,14 +18,17 @@ use crate::effect::{Dispatch, Effect};
 use crate::hub::Action;
 use crate::id::{ActivationId, StreamId};
 use crate::input::{Completion, Input, Push};
+use crate::lanes::Lanes;
 use crate::ledger::{Ledger, Whereabouts};
-use crate::limits::{Limits, RETRY_AFTER_MS};
+use crate::limits::Limits;
 use crate::list::{Linked, Links, List};
 use crate::mutant::{Mutant, is};
 use crate::nodes::Nodes;
 use crate::outcome::{Answer, Durability, Outcome, Reason, Refusal, Rejection, Reply, RunStatus, Stages};
+use crate::pace::Pace;
 use crate::recent::Recent;
 use crate::slab::{Key, Slab};
+use crate::spill::Overflowing;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::{Count, Tally};
 use crate::time::Timestamp;
@@ -41,6 +44,10 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) ledger: Ledger,
     pub(crate) recent: Recent,
+    /// Ids that went out of memory lately: one that comes again is a repetition, too.
+    pub(crate) stored: Recent,
+    /// Where what overflows goes.
+    pub(crate) lanes: Option<Lanes>,
     pub(crate) budget: Budget,
     pub(crate) timers: Timers,
     pub(crate) seed: u64,
@@ -66,14 +73,18 @@ pub(crate) struct Matcher {
     /// Every accepted activation, queued or in flight.
     pub(crate) slots: Slab<Slot>,
     /// The queued ones, first in, first out.
-    queue: List,
-    queued: u64,
+    pub(crate) queue: List,
+    pub(crate) queued: u64,
     queued_bytes: u64,
+    /// Once there was a refusal.
+    pace: Option<Box<Pace>>,
     pub(crate) containers: Containers,
     /// The breakers of nodes, once there was a strike.
     pub(crate) nodes: Option<Box<Nodes>>,
     /// Of the next activation; wraps.
-    sequence: u32,
+    pub(crate) sequence: u32,
+    /// What it has outside of memory.
+    pub(crate) overflowing: Option<Box<Overflowing>>,
     /// The current revision of the action, if this is not it.
     newer: Option<Arc<Action>>,
     /// The latest time it was told.
@@ -86,12 +97,14 @@ pub(crate) struct Slot {
     pub(crate) controller: StreamId,
     pub(crate) reply: Reply,
     /// Order of admission: a returned activation finds its place by it.
-    sequence: u32,
-    attempt: u32,
+    pub(crate) sequence: u32,
+    pub(crate) attempt: u32,
+    /// Bytes that are reserved for it on its way out of memory; 0: it is not on it. It is queued nowhere then, and not accepted yet.
+    pub(crate) spilling: u32,
     pub(crate) accepted_at: Timestamp,
     pub(crate) deadline: Timestamp,
     pub(crate) place: Place,
-    links: Links,
+    pub(crate) links: Links,
 }
 
 #[derive(Debug)]
@@ -124,6 +137,10 @@ impl Slot {
         matches!(self.place, Place::InFlight { answered: true, .. })
     }
 
+    pub(crate) fn is_spilling(&self) -> bool {
+        self.spilling > 0
+    }
+
     /// When it was dispatched; it is in flight.
     pub(crate) fn dispatched_at(&self) -> Timestamp {
         let Place::InFlight { dispatched_at, .. } = self.place else { unreachable!("it is in flight") };
@@ -148,6 +165,9 @@ impl Matcher {
             Input::Resume(container) => self.resume(container, turn),
             Input::Expire(key) => self.deadline_has_come(key, turn),
             Input::Look(container) => self.look(container, turn),
+            Input::Stored(slot, how) => self.stored(slot, how, turn),
+            Input::Refilled(refilled) => self.refilled(*refilled, turn),
+            Input::Recall(lane, end) => self.recall(lane, end, turn),
             Input::Supersede(newer) => self.supersede(newer, turn),
         }
     }
@@ -183,7 +203,12 @@ impl Matcher {
 
     /// Since when it has had nothing to do, as far as it knows: nothing queued, nothing in flight, no containers.
     pub(crate) fn idle_since(&self) -> Option<Timestamp> {
-        (self.slots.is_empty() && self.containers.is_empty()).then_some(self.latest)
+        (self.is_quiet() && self.containers.is_empty()).then_some(self.latest)
+    }
+
+    /// Nothing queued, nothing in flight, nothing outside of memory.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.slots.is_empty() && self.overflowing.is_none()
     }
 
     // Activations come in.
@@ -197,7 +222,8 @@ impl Matcher {
         let admitted = if push.deadline <= turn.now {
             self.too_late(&push, turn)
         } else {
-            let container = if self.queue.is_empty() { self.choose(turn) } else { None };
+            let first = self.queue.is_empty() && self.overflowing.is_none();
+            let container = if first { self.choose(turn) } else { None };
             match container {
                 Some(container) => self.start(push, container, turn),
                 None => self.enqueue(push, turn),
@@ -221,11 +247,25 @@ impl Matcher {
         Ok(())
     }
 
-    /// Queues a new activation, if there is room.
+    /// Queues a new activation, in memory if there is room.
     fn enqueue(&mut self, push: Push, turn: &mut Turn<'_>) -> Result<(), Rejection> {
         let why = self.why_queued();
         let bytes = push.payload.len() as u64;
-        self.reserve(bytes, push.accepted, turn)?;
+        if !self.is_out() || push.accepted {
+            match self.reserve(bytes, push.accepted, turn) {
+                Ok(()) => return self.queue_up(push, why, turn),
+                Err(met) => self.overflow(met, turn)?,
+            }
+        }
+        self.spill(push, turn).inspect_err(|_| {
+            // With nothing on its way it overflows no more.
+            self.tend(turn);
+        })
+    }
+
+    /// Queues a new activation, for which room is reserved.
+    fn queue_up(&mut self, push: Push, why: Count, turn: &mut Turn<'_>) -> Result<(), Rejection> {
+        let bytes = push.payload.len() as u64;
         let place = Place::Queued { payload: compact(&push.payload), armed: None };
         let admitted = self.admit(&push, place, turn);
         let key = admitted.inspect_err(|_| self.release(bytes, turn))?;
@@ -235,6 +275,7 @@ impl Matcher {
         } else {
             self.queue.push_back(&mut self.slots, key);
         }
+        self.block(key);
         self.arm(key, turn);
         Ok(())
     }
@@ -257,14 +298,22 @@ impl Matcher {
         }
     }
 
-    /// Takes the id and gives the activation a slot.
+    /// Takes an activation.
     fn admit(&mut self, push: &Push, place: Place, turn: &mut Turn<'_>) -> Result<Key, Rejection> {
+        let key = self.enter(push, place, turn)?;
+        turn.accept(push);
+        Ok(key)
+    }
+
+    /// Takes the id and gives the activation a slot.
+    pub(crate) fn enter(&mut self, push: &Push, place: Place, turn: &mut Turn<'_>) -> Result<Key, Rejection> {
         let key = self.slots.insert(Slot {
             id: push.id,
             controller: push.controller,
             reply: push.reply,
             sequence: self.sequence,
             attempt: push.attempt,
+            spilling: 0,
             accepted_at: push.accepted_at,
             deadline: push.deadline,
             place,
@@ -278,7 +327,6 @@ impl Matcher {
             return Err(rejection);
         }
         self.sequence = self.sequence.wrapping_add(1);
-        turn.accept(push);
         Ok(key)
     }
 
@@ -305,7 +353,17 @@ impl Matcher {
 
     /// Matches what is queued with who has room, then sees whether a superseded revision is done.
     pub(crate) fn settle(&mut self, turn: &mut Turn<'_>) {
-        while let Some(key) = self.queue.first() {
+        self.match_queued(turn);
+        while self.overflowing.is_some() && self.tend(turn) {
+            self.match_queued(turn);
+        }
+        if self.newer.is_some() {
+            self.wind_down(turn);
+        }
+    }
+
+    fn match_queued(&mut self, turn: &mut Turn<'_>) {
+        while let Some(key) = self.queue.first().filter(|key| !self.is_blocked(*key)) {
             let late = if is(Mutant::DeadlineOffByOne) {
                 turn.now > self.slots[key].deadline
             } else {
@@ -319,9 +377,6 @@ impl Matcher {
             let payload = self.dequeue(key, turn);
             self.slots[key].place = Place::InFlight { container, dispatched_at: turn.now, answered: false };
             self.send(key, container, payload, turn);
-        }
-        if self.newer.is_some() {
-            self.wind_down(turn);
         }
     }
 
@@ -557,7 +612,7 @@ impl Matcher {
     /// A superseded revision drains to its containers. Without containers, what is queued moves to the current one; without
     /// anything queued, the containers may go.
     fn wind_down(&mut self, turn: &mut Turn<'_>) {
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && self.overflowing.is_none() {
             for key in self.containers.open() {
                 self.revoke(key, turn);
                 self.drain(key, turn);
@@ -583,19 +638,23 @@ impl Matcher {
     // Accounting.
 
     /// Reserves room in the queue; an activation that was accepted before is never refused.
-    fn reserve(&mut self, bytes: u64, accepted: bool, turn: &Turn<'_>) -> Result<(), Rejection> {
+    pub(crate) fn reserve(&mut self, bytes: u64, accepted: bool, turn: &Turn<'_>) -> Result<(), Rejection> {
         let Shared { limits, budget, .. } = turn.shared;
+        let tenant = turn.action.tenant();
+        let bytes = bytes + limits.queued_overhead_bytes;
         if accepted {
             budget.reserve_anyway(bytes);
+            tenant.reserve_anyway(bytes);
         } else {
             if self.queued >= limits.action_queued_max + u64::from(is(Mutant::CountOffByOne)) {
-                return Err(queue_full("action_queued_max", limits.action_queued_max));
+                return Err(self.full("action_queued_max", limits.action_queued_max, turn.now));
             }
             let own = if is(Mutant::BytesNotCounted) { 0 } else { bytes };
             if self.queued_bytes + own > limits.action_queued_bytes_max {
-                return Err(queue_full("action_queued_bytes_max", limits.action_queued_bytes_max));
+                return Err(self.full("action_queued_bytes_max", limits.action_queued_bytes_max, turn.now));
             }
-            budget.reserve(bytes)?;
+            tenant.reserve(bytes, turn.now)?;
+            budget.reserve(bytes, turn.now).inspect_err(|_| tenant.take_back(bytes))?;
         }
         self.queued += 1;
         self.queued_bytes += bytes;
@@ -603,13 +662,23 @@ impl Matcher {
     }
 
     fn release(&mut self, bytes: u64, turn: &Turn<'_>) {
+        let bytes = bytes + turn.shared.limits.queued_overhead_bytes;
         self.queued -= 1;
         self.queued_bytes -= bytes;
+        if let Some(pace) = &mut self.pace {
+            pace.left();
+        }
+        turn.action.tenant().release(bytes);
         turn.shared.budget.release(bytes);
     }
 
+    fn full(&mut self, field: &'static str, limit: u64, now: Timestamp) -> Rejection {
+        let retry_after_ms = self.pace.get_or_insert_default().retry_after_ms(self.queued, now);
+        Rejection { retry_after_ms, ..Rejection::new(Reason::QueueFull, field, limit) }
+    }
+
     /// Arms the deadline of a queued activation.
-    fn arm(&mut self, key: Key, turn: &mut Turn<'_>) {
+    pub(crate) fn arm(&mut self, key: Key, turn: &mut Turn<'_>) {
         let mut deadline = self.slots[key].deadline;
         if is(Mutant::TimerEarly) {
             deadline = turn.now + turn.now.until(deadline) / 2;
@@ -628,6 +697,7 @@ impl Matcher {
 
     /// Takes an activation out of the queue: its timer, its place, its bytes. Its slot stays.
     fn dequeue(&mut self, key: Key, turn: &mut Turn<'_>) -> Bytes {
+        self.unblock(key);
         self.queue.remove(&mut self.slots, key);
         let Place::Queued { payload, armed } = &mut self.slots[key].place else { unreachable!("only queued ones") };
         let (payload, armed) = (std::mem::take(payload), armed.take());
@@ -710,6 +780,10 @@ impl Shared {
             self.ledger.free(&id);
             return Err(id_ended());
         }
+        if self.stored.contains(&id) {
+            self.ledger.free(&id);
+            return Err(id_in_flight());
+        }
         Ok(())
     }
 
@@ -718,7 +792,8 @@ impl Shared {
         if self.ledger.find(id).is_some() {
             return Some(id_in_flight());
         }
-        self.recent.contains(id).then(id_ended)
+        let stored = || self.stored.contains(id).then(id_in_flight);
+        self.recent.contains(id).then(id_ended).or_else(stored)
     }
 
     /// Frees the id of an activation that ended. It is remembered first: in between, somebody who pushes it again would find
@@ -744,12 +819,12 @@ impl Turn<'_> {
         }
     }
 
-    fn reject(&mut self, controller: StreamId, id: ActivationId, rejection: Rejection) {
+    pub(crate) fn reject(&mut self, controller: StreamId, id: ActivationId, rejection: Rejection) {
         self.tally.rejected(rejection.reason);
         self.effects.push(Effect::Answer(controller, Answer::rejected(id, rejection)));
     }
 
-    fn expired(&mut self, controller: StreamId, id: ActivationId, reply: Reply, accepted_at: Timestamp) {
+    pub(crate) fn expired(&mut self, controller: StreamId, id: ActivationId, reply: Reply, accepted_at: Timestamp) {
         self.tally.count(Count::Expired);
         let stages = Stages { queue_us: self.now.micros_since(accepted_at), ..Stages::default() };
         self.answer(controller, reply, Answer { id, outcome: Outcome::Expired, stages });
@@ -763,12 +838,12 @@ impl Turn<'_> {
 }
 
 /// A payload of its own: one that waits must not keep the frame it came in alive, or more is held than is counted.
-fn compact(payload: &Bytes) -> Bytes {
+pub(crate) fn compact(payload: &Bytes) -> Bytes {
     Bytes::copy_from_slice(payload)
 }
 
 /// Whether sequence number `a` was given before `b`, across the wrap-around: they are never 2^31 apart.
-fn is_earlier(a: u32, b: u32) -> bool {
+pub(crate) fn is_earlier(a: u32, b: u32) -> bool {
     a != b && b.wrapping_sub(a) < 1 << 31
 }
 
@@ -778,10 +853,6 @@ fn id_in_flight() -> Rejection {
 
 fn id_ended() -> Rejection {
     Rejection::new(Reason::IdEnded, "id", 0)
-}
-
-fn queue_full(field: &'static str, limit: u64) -> Rejection {
-    Rejection { retry_after_ms: RETRY_AFTER_MS, ..Rejection::new(Reason::QueueFull, field, limit) }
 }
 
 #[cfg(test)]
@@ -797,7 +868,7 @@ mod tests {
     #[test]
     fn sizes() {
         let bytes = (Slab::<Slot>::ENTRY_BYTES, Containers::CONTAINER_BYTES, size_of::<Matcher>(), size_of::<Input>());
-        assert_eq!(bytes, (120, 112, 200, 88), "a slot, a container, a matcher, an input");
+        assert_eq!(bytes, (120, 112, 216, 88), "a slot, a container, a matcher, an input");
     }
 
     #[derive(Debug, Default)]
@@ -941,7 +1012,7 @@ mod tests {
                 }),
                 Effect::Refuse(_, refusal) => Some(format!("refused {}", refusal.rejection.reason.label())),
                 Effect::Drain(..) => Some("drain".to_owned()),
-                Effect::AwaitRoom(..) | Effect::WakeAt(_) => None,
+                Effect::AwaitRoom(..) | Effect::Spill(_) | Effect::Refill(_) | Effect::WakeAt(_) => None,
             });
             let said = said.collect::<Vec<_>>().join(", ");
             table += format!("{state:10} {event:20} -> {to:10} {said}").trim_end();

@@ -48,6 +48,8 @@ pub enum Outcome {
 pub enum Durability {
     /// In the router's memory: gone if the router dies.
     Memory,
+    /// In the overflow store: survives the router until it is handed out.
+    Durable,
 }
 
 /// What a controller wants to hear of an activation.
@@ -164,6 +166,8 @@ reasons! {
     ValueUnknown = "value_unknown",
     /// The action holds all that it may.
     QueueFull = "queue_full",
+    /// The actions of the namespace hold all that they may together.
+    TenantFull = "tenant_full",
     /// The router holds all that it may.
     RouterFull = "router_full",
     /// The router knows, or the stream declared, as many actions as it may.
@@ -198,4 +202,6 @@ reasons! {
     EpochStale = "epoch_stale",
     /// The activation may have been sent before, to a router that has since gone.
     OutcomeUnknown = "outcome_unknown",
+    /// The activation does not fit in memory, and cannot be stored either.
+    OverflowUnavailable = "overflow_unavailable",
 }

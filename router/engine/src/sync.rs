@@ -15,5 +15,5 @@ pub(crate) use {
     dashmap::mapref::entry::Entry,
     parking_lot::{Mutex, MutexGuard},
     std::sync::OnceLock,
-    std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };

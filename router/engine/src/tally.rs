@@ -23,8 +23,8 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Activations taken. Each ends as exactly one of completed, action failed, platform failed, expired, lost or timed out;
-    /// until then it is queued or in flight.
+    /// Activations taken. Each ends as exactly one of completed, action failed, platform failed, expired, lost, timed out or
+    /// repeated; until then it is queued, stored or in flight.
     Accepted = "accepted",
     /// Matched at once: a container's credit was waiting.
     Matched = "matched",
@@ -61,6 +61,26 @@ counts! {
     Unsent = "unsent",
     /// Pushed for an earlier revision, handed to the current one.
     Redirected = "redirected",
+    /// Accepted, and stored outside of memory. Those of them that did not come back yet are still there.
+    Spilled = "spilled",
+    /// Came back from the store, those that had expired there among them.
+    Refilled = "refilled",
+    /// Stored by an earlier life of the router, and accepted again in this one.
+    Recovered = "recovered",
+    /// Stored by an earlier life of the router and expired before they came back; counted as nothing else.
+    RecoveredExpired = "recovered_expired",
+    /// Came back from the store after another of the same id, or after nobody knew whether it was stored: dropped.
+    Repeated = "repeated",
+    /// Not stored: the store refused it. Rejected.
+    SpillRefused = "spill_refused",
+    /// Perhaps not stored. Accepted and lost.
+    SpillUnknown = "spill_unknown",
+    /// Records of the store that were damaged and passed over.
+    SpillDamaged = "spill_damaged",
+    /// Times an action began to overflow.
+    SpillBegan = "spill_began",
+    /// Times it was back in memory.
+    SpillEnded = "spill_ended",
     /// Credits granted.
     CreditsGranted = "credits_granted",
     /// Credits revoked: the container left, retired or rejoined, or did not know of them. Credits granted are those that
@@ -169,12 +189,20 @@ impl Totals {
 
     /// Accepted activations that have ended, each counted once.
     pub fn ended(&self) -> u64 {
-        use Count::{ActionFailed, Completed, Expired, Lost, PlatformFailed, TimedOut};
-        [Completed, ActionFailed, PlatformFailed, Expired, Lost, TimedOut].into_iter().map(|count| self.of(count)).sum()
+        use Count::{ActionFailed, Completed, Expired, Lost, PlatformFailed, Repeated, TimedOut};
+        [Completed, ActionFailed, PlatformFailed, Expired, Lost, TimedOut, Repeated]
+            .into_iter()
+            .map(|count| self.of(count))
+            .sum()
+    }
+
+    /// Activations of this life that are in the store.
+    pub fn stored(&self) -> u64 {
+        self.of(Count::Spilled).saturating_sub(self.of(Count::Refilled))
     }
 
     /// Activations that have ended as timed out and are still on their containers. With nothing under way,
-    /// `accepted = ended + held - overdue`, where `held` is [`Hub::held`](crate::hub::Hub::held).
+    /// `accepted = ended + held - overdue + stored`, where `held` is [`Hub::held`](crate::hub::Hub::held).
     pub fn overdue(&self) -> u64 {
         // Passes settle in any order, so that the sum may come before its part.
         self.of(Count::TimedOut).saturating_sub(self.of(Count::Late) + self.of(Count::LateLost))

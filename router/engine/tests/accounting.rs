@@ -167,6 +167,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             idle_grace: GRACE,
             breaker: (probes > 0).then(|| rules(probes)),
             overdue_grace: Duration::from_micros(grace * TICK_US / 2),
+            queued_overhead_bytes: 0,
             ..Limits::default()
         },
     )
@@ -1136,6 +1137,7 @@ fn written(effect: &Effect) -> Option<String> {
         Effect::Refuse(_, refusal) => format!("refuse {} {}", refusal.number, refusal.rejection.reason.label()),
         Effect::Drain(_, number, _) => format!("drain {number}"),
         Effect::AwaitRoom(stream, ..) => format!("await_room {}", stream.0),
+        Effect::Spill(_) | Effect::Refill(_) => unreachable!("nothing overflows here"),
         Effect::WakeAt(_) => return None,
     })
 }

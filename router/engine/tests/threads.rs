@@ -210,6 +210,7 @@ impl Perform for Courier<'_> {
                 Effect::Refuse(_, refusal) => panic!("nothing wrong was said: {refusal:?}"),
                 Effect::Drain(..) | Effect::WakeAt(_) => {}
                 Effect::AwaitRoom(..) => panic!("there is always room"),
+                Effect::Spill(_) | Effect::Refill(_) => panic!("nothing overflows"),
             }
         }
     }

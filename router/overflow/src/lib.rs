@@ -3,6 +3,15 @@
 //! A store keeps opaque bodies in lanes. It knows nothing of activations, deadlines or actions, starts no runtime and never
 //! decides what is spilled or read back; whoever calls it does. Its calls block, so they belong on threads of their own.
 
+#[cfg(feature = "contract")]
+pub mod contract;
+pub mod disk;
+#[cfg(feature = "contract")]
+pub mod faulty;
+#[cfg(feature = "contract")]
+pub mod memory;
+pub mod seal;
+
 use bytes::Bytes;
 use std::fmt;
 
@@ -113,6 +122,12 @@ pub enum ReadError {
         /// What the store says about it.
         why: String,
     },
+    /// The record at this position is not sealed, and all are to be: read it without a key file.
+    #[error("the record at {position} is not sealed: only without a key file can it be read")]
+    NotSealed {
+        /// Its position.
+        position: u64,
+    },
     /// The record at this position is sealed with a key that is not at hand.
     #[error("the record at {position} is sealed with key {key}, which is not in the key file")]
     NoKey {
@@ -186,4 +201,10 @@ pub trait Overflow: Send + Sync + fmt::Debug {
     /// Refuses all calls from now on, says durably that nothing was in the middle of being handed out, and lets go of the
     /// device. Idempotent.
     fn close(&self);
+
+    /// Whether it is known what the store holds. Until then spans are empty and everything is refused as unavailable; it comes
+    /// by itself and stays. A store that knows from the start need not say so.
+    fn ready(&self) -> bool {
+        true
+    }
 }

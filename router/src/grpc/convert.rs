@@ -46,8 +46,11 @@ pub(super) fn answer(answer: Answer) -> v1::Answer {
             wire.rejection = Some(Box::new(rejection(why)));
             v1::Outcome::Rejected
         }
-        Outcome::Accepted(Durability::Memory) => {
-            wire.durability = v1::Durability::Memory as i32;
+        Outcome::Accepted(durability) => {
+            wire.durability = match durability {
+                Durability::Memory => v1::Durability::Memory,
+                Durability::Durable => v1::Durability::Durable,
+            } as i32;
             v1::Outcome::Accepted
         }
     };
@@ -81,9 +84,12 @@ fn code(reason: Reason) -> Code {
         | Reason::ContainerTaken
         | Reason::ControllerConnected
         | Reason::Repeated => Code::AlreadyExists,
-        Reason::QueueFull | Reason::RouterFull | Reason::TooManyActions | Reason::TooManyContainers => {
-            Code::ResourceExhausted
-        }
+        Reason::QueueFull
+        | Reason::TenantFull
+        | Reason::RouterFull
+        | Reason::OverflowUnavailable
+        | Reason::TooManyActions
+        | Reason::TooManyContainers => Code::ResourceExhausted,
         Reason::ActionUnknown | Reason::ContainerUnknown | Reason::NotInFlight => Code::NotFound,
         Reason::NotDispatchedHere => Code::FailedPrecondition,
         Reason::EpochStale | Reason::OutcomeUnknown => Code::Aborted,
@@ -116,6 +122,7 @@ fn reason(reason: Reason) -> v1::Reason {
         Reason::ActionUnknown => v1::Reason::ActionUnknown,
         Reason::ValueUnknown => v1::Reason::ValueUnknown,
         Reason::QueueFull => v1::Reason::QueueFull,
+        Reason::TenantFull => v1::Reason::TenantFull,
         Reason::RouterFull => v1::Reason::RouterFull,
         Reason::TooManyActions => v1::Reason::TooManyActions,
         Reason::TooManyContainers => v1::Reason::TooManyContainers,
@@ -133,6 +140,7 @@ fn reason(reason: Reason) -> v1::Reason {
         Reason::IdEnded => v1::Reason::IdEnded,
         Reason::EpochStale => v1::Reason::EpochStale,
         Reason::OutcomeUnknown => v1::Reason::OutcomeUnknown,
+        Reason::OverflowUnavailable => v1::Reason::OverflowUnavailable,
     }
 }
 

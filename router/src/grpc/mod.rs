@@ -25,6 +25,7 @@ use crate::driver::{Driver, Streams};
 use crate::insight::{Insight, REPORTS_MAX};
 use crate::nodes::Nodes;
 use crate::outbox::Entry;
+use crate::overflow::Handoff;
 use bytes::Bytes;
 use convert::status;
 use engine::hub::{Hub, Pass};
@@ -46,6 +47,8 @@ pub struct Service {
     pub(crate) hub: Hub,
     pub(crate) streams: Arc<Streams>,
     pub(crate) clock: Clock,
+    /// What overflows goes through it.
+    pub(crate) handoff: Arc<Handoff>,
     limits: Limits,
     router_id: String,
     /// Nothing new is taken any more.
@@ -104,6 +107,7 @@ impl Service {
             hub,
             streams,
             clock,
+            handoff: Arc::default(),
             limits,
             router_id,
             draining: AtomicBool::new(false),
@@ -175,7 +179,7 @@ impl Service {
     }
 
     pub(crate) fn pass(&self) -> Pass<Driver> {
-        Pass::new(Driver::new(self.streams.clone()))
+        Pass::new(Driver::new(self.streams.clone(), self.handoff.clone()))
     }
 
     /// Sets the time of a pass to now.

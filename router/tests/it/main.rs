@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod operating;
+mod overflow;
 mod peers;
 mod proxy;
 mod round_trip;

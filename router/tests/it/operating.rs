@@ -67,7 +67,7 @@ async fn the_metrics_count_each_activation_where_it_is() {
     assert_eq!((event("no_container"), event("backlog_first")), (1, 3));
     let ended: u64 = ["completed", "action_failed", "platform_failed", "expired", "lost"].map(event).iter().sum();
     let (queued, held) = (metric(&page, "router_queue_depth"), metric(&page, "router_held"));
-    assert_eq!((queued, held, metric(&page, "router_queue_bytes")), (3, 5, 1_000));
+    assert_eq!((queued, held, metric(&page, "router_queue_bytes")), (3, 5, 1_000 + 3 * 256));
     assert_eq!(event("accepted"), ended + held);
     assert_eq!(metric(&page, "router_rejected_total{reason=\"action_unknown\"}"), 1);
     assert_eq!((metric(&page, "router_actions"), metric(&page, "router_containers")), (2, 1));

@@ -268,6 +268,7 @@ impl Router {
                 self.fill(usize::try_from(to).unwrap_or(usize::MAX), Entry::Drain(number, epoch), ctx);
             }
             Effect::AwaitRoom(StreamId(to), action, key) => self.await_room(to, (action, key), ctx),
+            Effect::Spill(_) | Effect::Refill(_) => unreachable!("worlds have no overflow yet"),
             Effect::WakeAt(at) => self.wake_at(self.clock.when(at.as_micros()), ctx),
         }
     }

@@ -21,7 +21,7 @@ fn shared() -> Shared {
     Shared {
         ledger: Ledger::new(7),
         recent: Recent::new(1, 7),
-        budget: Budget::new(&limits),
+        budget: Budget::of_router(&limits),
         timers: Timers::new(1, Timestamp::ZERO),
         seed: 7,
         drawn: AtomicU64::new(0),

@@ -21,7 +21,7 @@ use loom::sync as checker;
 #[cfg(router_shuttle)]
 use shuttle::sync as checker;
 
-use checker::atomic::AtomicBool;
+pub use checker::atomic::AtomicBool;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;

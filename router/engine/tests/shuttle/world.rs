@@ -92,6 +92,7 @@ impl Perform for Courier<'_> {
                     waiting.expect("it registered before").waits_for_room = true;
                 }
                 Effect::Refuse(_, refusal) => panic!("nothing wrong was said: {refusal:?}"),
+                Effect::Spill(_) | Effect::Refill(_) => panic!("nothing overflows"),
                 Effect::Drain(..) | Effect::WakeAt(_) => {}
             }
         }

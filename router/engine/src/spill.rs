@@ -1,0 +1,333 @@
+//! A matcher's part in overflow: what goes out when memory is full, and how it comes back in order.
+//!
+//! ```text
+//!   in memory ── a limit is met ──▶ out: pushes go into a lane, behind one another
+//!       ▲                            │   read back below a low-water mark
+//!       │                            ▼ all that is durable has come back, the rest is being written
+//!       └── that came back, too ── closing: pushes are queued in memory again, and wait behind what is being written
+//! ```
+//!
+//! Closing is what lets go: while writes take time and pushes do not pause, there is never a moment with nothing being written.
+//! Where a limit is met again meanwhile, what comes then goes out as the second run, behind what waits in memory.
+
+use crate::effect::{Effect, Refill, Spill, Spilled, Want};
+use crate::input::{Push, Refilled, Unstored};
+use crate::lanes::{self, Lane};
+use crate::ledger::Whereabouts;
+use crate::limits::OverflowLimits;
+use crate::list::{Links, List};
+use crate::matcher::{Matcher, Place, Shared, Slot, Turn, compact, is_earlier};
+use crate::outcome::{Answer, Durability, Outcome, Reason, Rejection, Reply, Stages};
+use crate::slab::Key;
+use crate::tally::Count;
+use bytes::Bytes;
+
+/// What an action has outside of memory.
+#[derive(Debug)]
+pub(crate) struct Overflowing {
+    lane: Lane,
+    /// Everything of the action below it has come back.
+    cursor: u64,
+    /// Pushes go out.
+    out: bool,
+    /// What went out before the barrier, or all if there is none.
+    first: Run,
+    /// What went out after it.
+    second: Run,
+    /// From that place in the order of admission on, activations are queued behind the first run.
+    barrier: Option<u32>,
+    /// The first of those.
+    blocked: Option<Key>,
+    /// It was asked for more, and that did not come yet.
+    wanted: bool,
+}
+
+/// Activations that went out one after the other.
+#[derive(Debug, Default)]
+struct Run {
+    /// Of these nothing was heard yet.
+    pending: u64,
+    /// The position above the last that is durable.
+    end: u64,
+}
+
+impl Run {
+    fn is_over(&self, cursor: u64) -> bool {
+        self.pending == 0 && self.end <= cursor
+    }
+}
+
+impl Overflowing {
+    fn new(lane: Lane) -> Self {
+        let (first, second) = (Run::default(), Run::default());
+        Self { lane, cursor: 0, out: true, first, second, barrier: None, blocked: None, wanted: false }
+    }
+
+    fn run_of(&mut self, sequence: u32) -> &mut Run {
+        match self.barrier {
+            Some(barrier) if !is_earlier(sequence, barrier) => &mut self.second,
+            _ => &mut self.first,
+        }
+    }
+}
+
+impl Matcher {
+    /// Whether pushes go out of memory.
+    pub(crate) fn is_out(&self) -> bool {
+        self.overflowing.as_ref().is_some_and(|overflowing| overflowing.out)
+    }
+
+    /// Whether an activation waits for others that are outside of memory.
+    pub(crate) fn is_blocked(&self, key: Key) -> bool {
+        self.overflowing.as_ref().is_some_and(|overflowing| overflowing.blocked == Some(key))
+    }
+
+    /// Begins to overflow, where that can be, because of a limit that was met.
+    ///
+    /// # Errors
+    /// Gives the refusal back where there is no overflow, or it cannot be written.
+    pub(crate) fn overflow(&mut self, met: Rejection, turn: &mut Turn<'_>) -> Result<(), Rejection> {
+        let Some(lanes) = turn.shared.lanes.as_ref().filter(|lanes| lanes.is_open()) else { return Err(met) };
+        let begins = || {
+            turn.tally.count(Count::SpillBegan);
+            Box::new(Overflowing::new(lanes.take()))
+        };
+        self.overflowing.get_or_insert_with(begins).out = true;
+        Ok(())
+    }
+
+    /// Sends a new activation out of memory.
+    pub(crate) fn spill(&mut self, push: Push, turn: &mut Turn<'_>) -> Result<(), Rejection> {
+        let lanes = turn.shared.lanes.as_ref().expect("it overflows");
+        let bytes = push.payload.len() as u64 + turn.shared.limits.queued_overhead_bytes;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
+        lanes.reserve(bytes.into())?;
+        let admitted = self.enter(&push, Place::Queued { payload: Bytes::new(), armed: None }, turn);
+        let slot = admitted.inspect_err(|_| lanes.release(bytes.into()))?;
+        self.slots[slot].spilling = bytes;
+        let sequence = self.slots[slot].sequence;
+        let overflowing = self.overflowing.as_mut().expect("it overflows");
+        overflowing.run_of(sequence).pending += 1;
+        let Push { id, controller, reply, attempt, accepted_at, deadline, payload, .. } = push;
+        let sequence = Some(sequence);
+        // A payload of its own: what is being written must not keep the frame it came in alive.
+        let payload = compact(&payload);
+        let record = Spilled { id, controller, reply, attempt, sequence, accepted_at, deadline, payload };
+        let (lane, action) = (overflowing.lane, turn.action.clone());
+        turn.effects.push(Effect::Spill(Box::new(Spill { lane, action, slot, record })));
+        Ok(())
+    }
+
+    /// What came of an activation that was sent out.
+    pub(crate) fn stored(&mut self, key: Key, how: Result<u64, Unstored>, turn: &mut Turn<'_>) {
+        let lanes = turn.shared.lanes.as_ref().filter(|_| self.slots.get(key).is_some_and(Slot::is_spilling));
+        let Some(lanes) = lanes else { return };
+        let slot = self.slots.remove(key).expect("just found");
+        lanes.release(slot.spilling.into());
+        if let Some(overflowing) = &mut self.overflowing {
+            let run = overflowing.run_of(slot.sequence);
+            run.pending -= 1;
+            run.end = how.map_or(run.end, |position| run.end.max(position + 1));
+        }
+        match how {
+            Ok(_) => turn.is_stored(&slot),
+            Err(Unstored::Unknown) => turn.may_be_stored(&slot),
+            Err(Unstored::Refused) => turn.is_not_stored(&slot, lanes::refused()),
+            Err(Unstored::TooLarge(limit)) => {
+                turn.is_not_stored(&slot, Rejection::new(Reason::PayloadTooLarge, "payload", limit));
+            }
+        }
+        self.settle(turn);
+    }
+
+    /// Takes back what was stored.
+    pub(crate) fn refilled(&mut self, refilled: Refilled, turn: &mut Turn<'_>) {
+        if let Some(overflowing) = &mut self.overflowing {
+            overflowing.wanted = false;
+            overflowing.cursor = overflowing.cursor.max(refilled.cursor);
+        }
+        refilled.records.into_iter().for_each(|record| self.refill(record, turn));
+        self.settle(turn);
+    }
+
+    /// There may be activations of the action in that lane that it does not know of, below `end`. If it overflows into another one it
+    /// has nothing to do with them; else it asks for them, and what is pushed goes behind them.
+    pub(crate) fn recall(&mut self, lane: Lane, end: u64, turn: &mut Turn<'_>) {
+        let Some(lanes) = &turn.shared.lanes else { return };
+        let begins = || {
+            lanes.occupy(lane);
+            turn.tally.count(Count::SpillBegan);
+            Box::new(Overflowing::new(lane))
+        };
+        let overflowing = self.overflowing.get_or_insert_with(begins);
+        if overflowing.lane == lane {
+            overflowing.first.end = overflowing.first.end.max(end);
+            self.settle(turn);
+        }
+    }
+
+    /// Whether it recalls from that lane.
+    pub(crate) fn overflows_into(&self, lane: Lane) -> bool {
+        self.overflowing.as_ref().is_some_and(|overflowing| overflowing.lane == lane)
+    }
+
+    /// An activation was queued at the end.
+    pub(crate) fn block(&mut self, key: Key) {
+        if let Some(overflowing) = &mut self.overflowing
+            && overflowing.barrier.is_some()
+        {
+            overflowing.blocked.get_or_insert(key);
+        }
+    }
+
+    /// An activation leaves the queue.
+    pub(crate) fn unblock(&mut self, key: Key) {
+        if let Some(overflowing) = &mut self.overflowing
+            && overflowing.blocked == Some(key)
+        {
+            overflowing.blocked = List::after(&self.slots, key);
+        }
+    }
+
+    /// Sees what there is to do for what is outside of memory. True if activations came free by that.
+    pub(crate) fn tend(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(overflowing) = &mut self.overflowing else { return false };
+        let lanes = turn.shared.lanes.as_ref().expect("it overflows");
+        let batch = batch(lanes.limits(), turn.shared.limits.action_queued_max);
+        let mut freed = false;
+        if overflowing.barrier.is_some() && overflowing.first.is_over(overflowing.cursor) {
+            (overflowing.barrier, overflowing.blocked) = (None, None);
+            overflowing.first = std::mem::take(&mut overflowing.second);
+            freed = true;
+        }
+        if overflowing.barrier.is_none() && overflowing.first.is_over(overflowing.cursor) {
+            lanes.leave(overflowing.lane);
+            turn.tally.count(Count::SpillEnded);
+            self.overflowing = None;
+            return freed;
+        }
+        let low = self.queued <= u64::from(batch / 2);
+        if low && overflowing.barrier.is_none() && overflowing.out && overflowing.first.end <= overflowing.cursor {
+            (overflowing.out, overflowing.barrier) = (false, Some(self.sequence));
+        }
+        let unread = overflowing.first.end.max(overflowing.second.end) > overflowing.cursor;
+        // Behind a barrier memory may be full of those that wait for what is to come.
+        if unread && !overflowing.wanted && (low || overflowing.barrier.is_some()) && lanes.is_refilling() {
+            overflowing.wanted = true;
+            let want = Want { records: batch, bytes: lanes.limits().refill_bytes };
+            let (lane, action, cursor) = (overflowing.lane, turn.action.clone(), overflowing.cursor);
+            let refill = Refill { lane, action, want, cursor };
+            turn.effects.push(Effect::Refill(Box::new(refill)));
+        }
+        freed
+    }
+
+    /// Takes one activation back, unless its time is over or another of its id was taken meanwhile.
+    fn refill(&mut self, record: Spilled, turn: &mut Turn<'_>) {
+        let Spilled { id, controller, reply, attempt, sequence, accepted_at, deadline, payload } = record;
+        turn.came_back(sequence.is_some());
+        let key = self.slots.insert(Slot {
+            id,
+            controller,
+            reply,
+            sequence: sequence.unwrap_or(self.sequence),
+            attempt,
+            spilling: 0,
+            accepted_at,
+            deadline,
+            place: Place::Queued { payload: payload.clone(), armed: None },
+            links: Links::default(),
+        });
+        let at = Whereabouts { action: turn.action.number(), slot: key };
+        if !turn.shared.take_stored_id(id, at) {
+            self.slots.remove(key);
+            return turn.tally.count(Count::Repeated);
+        }
+        if deadline <= turn.now {
+            self.forget(key, turn);
+            return turn.expired(controller, id, reply, accepted_at);
+        }
+        if sequence.is_none() {
+            self.sequence = self.sequence.wrapping_add(1);
+        }
+        self.reserve(payload.len() as u64, true, turn).expect("an accepted activation is not refused");
+        let blocked = self.overflowing.as_ref().and_then(|overflowing| {
+            let goes_first = sequence.zip(overflowing.barrier).is_none_or(|(own, barrier)| is_earlier(own, barrier));
+            overflowing.blocked.filter(|_| goes_first)
+        });
+        match blocked {
+            Some(blocked) => {
+                let before = List::before(&self.slots, blocked);
+                self.queue.insert_after(&mut self.slots, before, key);
+            }
+            None => self.queue.push_back(&mut self.slots, key),
+        }
+        self.arm(key, turn);
+    }
+}
+
+/// How many are read back at a time: few where the action may queue only few.
+fn batch(limits: &OverflowLimits, action_queued_max: u64) -> u32 {
+    let half = u32::try_from(action_queued_max / 2).unwrap_or(u32::MAX);
+    limits.refill_records.min(half).max(1)
+}
+
+impl Turn<'_> {
+    fn is_stored(&mut self, slot: &Slot) {
+        self.tally.count(Count::Accepted);
+        self.tally.count(Count::Spilled);
+        self.shared.store_id(&slot.id);
+        if slot.reply == Reply::Accepted {
+            let outcome = Outcome::Accepted(Durability::Durable);
+            self.effects
+                .push(Effect::Answer(slot.controller, Answer { id: slot.id, outcome, stages: Stages::default() }));
+        }
+    }
+
+    /// It never started, and may come again.
+    fn is_not_stored(&mut self, slot: &Slot, rejection: Rejection) {
+        self.tally.count(Count::SpillRefused);
+        self.shared.ledger.free(&slot.id);
+        self.reject(slot.controller, slot.id, rejection);
+    }
+
+    /// If it is read one day, it is dropped: its caller has heard that it is lost.
+    fn may_be_stored(&mut self, slot: &Slot) {
+        for count in [Count::SpillUnknown, Count::Accepted, Count::Lost] {
+            self.tally.count(count);
+        }
+        self.shared.free_id(&slot.id);
+        let queue_us = self.now.micros_since(slot.accepted_at);
+        let stages = Stages { queue_us, ..Stages::default() };
+        // Whatever it asked for: it was not told that it was accepted.
+        self.effects.push(Effect::Answer(slot.controller, Answer { id: slot.id, outcome: Outcome::Lost, stages }));
+    }
+
+    fn came_back(&mut self, of_this_life: bool) {
+        if of_this_life {
+            return self.tally.count(Count::Refilled);
+        }
+        self.tally.count(Count::Recovered);
+        self.tally.count(Count::Accepted);
+    }
+}
+
+impl Shared {
+    /// An id leaves memory with its activation. Remembered first, as in [`free_id`](Self::free_id).
+    fn store_id(&self, id: &crate::id::ActivationId) {
+        self.stored.insert(id);
+        self.ledger.free(id);
+    }
+
+    /// Takes the id of an activation that comes back. False if another took it in the meantime, or it ended.
+    fn take_stored_id(&self, id: crate::id::ActivationId, at: Whereabouts) -> bool {
+        if !self.ledger.take(id, at) {
+            return false;
+        }
+        let ended = self.recent.contains(&id);
+        if ended {
+            self.ledger.free(&id);
+        }
+        !ended
+    }
+}

@@ -1,0 +1,383 @@
+//! What overflows memory: any interleaving of pushes, credits, writes that succeed or fail, and reads keeps the order of each action,
+//! answers each activation once, stays within bounds, and lets go of the store in the end.
+//!
+//! The store here is a list for each lane, written when the test says so. No clock, no thread.
+
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use engine::backlog::{Backlog, Fetched, Step};
+use engine::container::{ContainerKey, Registration, Room};
+use engine::effect::{Effect, Perform, Refill, Spill, Spilled};
+use engine::hub::{Action, Hub, Pass};
+use engine::id::{ActionKey, ActivationId, StreamId};
+use engine::input::{Completion, Input, Push, Unstored};
+use engine::lanes::Lane;
+use engine::limits::{Limits, OverflowLimits};
+use engine::outcome::{Answer, Outcome, Reply, RunStatus};
+use engine::tally::Count;
+use engine::time::Timestamp;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+const CONTROLLER: StreamId = StreamId(1);
+const NODE: StreamId = StreamId(2);
+const TIME_LEFT: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Default)]
+struct Recorder(Vec<Effect>);
+
+impl Perform for Recorder {
+    fn perform(&mut self, effects: &mut Vec<Effect>) {
+        self.0.append(effects);
+    }
+}
+
+/// One step of a history.
+#[derive(Debug, Clone)]
+enum Op {
+    Push(usize),
+    Credit(usize, u32),
+    /// The oldest in flight of the action completes.
+    Complete(usize),
+    /// The oldest in flight of the action is handed back.
+    Return(usize),
+    /// So many of what is on its way are written, with that result.
+    Write(usize, Written),
+    /// The reader of the lane takes a step.
+    Read(usize),
+    /// Records of the lane that nobody read yet are damaged.
+    Damage(usize),
+    Wait(u64),
+    Open(bool),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Durable,
+    Refused,
+    UnknownAndLost,
+    UnknownAndKept,
+}
+
+const ACTIONS: usize = 3;
+const LANES: usize = 2;
+
+fn op() -> impl Strategy<Value = Op> {
+    let written = prop_oneof![
+        20 => Just(Written::Durable),
+        1 => Just(Written::Refused),
+        1 => Just(Written::UnknownAndLost),
+        1 => Just(Written::UnknownAndKept),
+    ];
+    prop_oneof![
+        20 => (0..ACTIONS).prop_map(Op::Push),
+        6 => (0..ACTIONS, 1..4u32).prop_map(|(action, n)| Op::Credit(action, n)),
+        6 => (0..ACTIONS).prop_map(Op::Complete),
+        2 => (0..ACTIONS).prop_map(Op::Return),
+        8 => (1..6usize, written).prop_map(|(n, written)| Op::Write(n, written)),
+        10 => (0..LANES).prop_map(Op::Read),
+        1 => (0..LANES).prop_map(Op::Damage),
+        1 => (0..60u64).prop_map(Op::Wait),
+        1 => any::<bool>().prop_map(Op::Open),
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (1..6u64, 2..9u64, 1..9u32, 20..200u64).prop_map(|(own, all, refill, pending)| Limits {
+        action_queued_max: own,
+        router_queued_max: all,
+        queued_overhead_bytes: 10,
+        breaker: None,
+        overflow: Some(OverflowLimits {
+            lanes: u16::try_from(LANES).unwrap(),
+            pending_bytes_max: pending,
+            refill_records: refill,
+            refill_bytes: 40,
+        }),
+        ..Limits::default()
+    })
+}
+
+/// Records of a lane by position.
+#[derive(Debug, Default)]
+struct Store {
+    next: u64,
+    records: BTreeMap<u64, (ActionKey, Spilled)>,
+    consumed: u64,
+}
+
+struct World {
+    hub: Hub,
+    pass: Pass<Recorder>,
+    actions: Vec<(Arc<Action>, ContainerKey)>,
+    on_its_way: VecDeque<Spill>,
+    stores: Vec<Store>,
+    backlogs: Vec<Backlog>,
+    in_flight: Vec<VecDeque<ActivationId>>,
+    pushed: u64,
+    /// The number of the activation dispatched last for the first time, by action.
+    last: Vec<u64>,
+    answered: BTreeMap<ActivationId, Outcome>,
+    damaged: BTreeSet<ActivationId>,
+}
+
+fn id(n: u64) -> ActivationId {
+    ActivationId(u128::from(n).to_be_bytes())
+}
+
+fn number(id: ActivationId) -> u64 {
+    u64::try_from(u128::from_be_bytes(id.0)).unwrap()
+}
+
+impl World {
+    fn new(limits: Limits) -> Self {
+        let (hub, mut pass) = (Hub::new(limits, 7, 1, Timestamp::ZERO), Pass::new(Recorder::default()));
+        hub.lanes().unwrap().set_open(true);
+        let room = Arc::new(Room::new(usize::MAX));
+        let mut register = |n: usize| {
+            let (number, stream, room) = (u32::try_from(n).unwrap(), NODE, room.clone());
+            let new = Registration { stream, number, epoch: 0, concurrency: 1000, credits: 0, warm: true, room };
+            hub.register(&ActionKey::new("tenant", &format!("a{n}"), ""), new, &mut pass).unwrap()
+        };
+        let actions = (0..ACTIONS).map(&mut register).collect();
+        Self {
+            actions,
+            on_its_way: VecDeque::new(),
+            stores: (0..LANES).map(|_| Store::default()).collect(),
+            backlogs: (0..LANES).map(|_| Backlog::default()).collect(),
+            in_flight: vec![VecDeque::new(); ACTIONS],
+            pushed: 0,
+            last: vec![0; ACTIONS],
+            answered: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            hub,
+            pass,
+        }
+    }
+
+    fn take(&mut self, op: &Op) {
+        match *op {
+            Op::Push(action) => self.push(action),
+            Op::Credit(action, n) => self.enter(action, Input::Credit(self.actions[action].1, n)),
+            Op::Complete(action) => self.complete(action),
+            Op::Return(action) => {
+                if let Some(id) = self.in_flight[action].pop_front() {
+                    self.enter(action, Input::Return(self.actions[action].1, id, Bytes::from_static(b"payload")));
+                }
+            }
+            Op::Write(n, written) => (0..n).for_each(|_| self.write(written)),
+            Op::Read(lane) => self.read(lane),
+            Op::Damage(lane) => {
+                let store = &mut self.stores[lane];
+                let gone = store.records.split_off(&store.consumed);
+                self.damaged.extend(gone.values().map(|(_, record)| record.id));
+            }
+            Op::Wait(ms) => {
+                self.pass.now = self.pass.now + Duration::from_millis(ms);
+                while self.hub.advance(8, &mut self.pass) {}
+                self.perform();
+            }
+            Op::Open(open) => self.hub.lanes().unwrap().set_open(open),
+        }
+        self.check();
+    }
+
+    fn push(&mut self, action: usize) {
+        self.pushed += 1;
+        let (now, payload) = (self.pass.now, Bytes::from_static(b"payload"));
+        let push = Push {
+            id: id(self.pushed),
+            controller: CONTROLLER,
+            reply: Reply::Outcome,
+            attempt: 1,
+            accepted_at: now,
+            deadline: now + TIME_LEFT,
+            payload,
+            accepted: false,
+        };
+        self.enter(action, Input::Push(push));
+    }
+
+    fn complete(&mut self, action: usize) {
+        let Some(id) = self.in_flight[action].pop_front() else { return };
+        let (status, result, arrived_at) = (RunStatus::Succeeded, Bytes::new(), self.pass.now);
+        let completion = Completion { id, status, result, run_us: 0, arrived_at, credits: 0 };
+        self.enter(action, Input::Complete(self.actions[action].1, completion));
+    }
+
+    /// The first of what is on its way is written.
+    fn write(&mut self, written: Written) {
+        let Some(Spill { lane: Lane(lane), action, slot, record }) = self.on_its_way.pop_front() else { return };
+        let store = &mut self.stores[usize::from(lane)];
+        let position = store.next;
+        if matches!(written, Written::Durable | Written::UnknownAndKept) {
+            store.next += 2;
+            store.records.insert(position, (action.key().clone(), record));
+        }
+        let how = match written {
+            Written::Durable => Ok(position),
+            Written::Refused => Err(Unstored::Refused),
+            Written::UnknownAndLost | Written::UnknownAndKept => Err(Unstored::Unknown),
+        };
+        self.hub.enter(&action, &mut vec![Input::Stored(slot, how)], &mut self.pass);
+        // Only now, that its action knows, may it be read.
+        self.backlogs[usize::from(lane)].extend(self.stores[usize::from(lane)].next);
+        self.perform();
+    }
+
+    fn read(&mut self, lane: usize) {
+        match self.backlogs[lane].step(self.pass.now) {
+            Step::Idle => {}
+            Step::Read { from, most } => {
+                let found = self.stores[lane].records.range(from..).take(most.records as usize);
+                let fetched: Vec<Fetched> = found
+                    .map(|(position, (key, record))| Fetched {
+                        position: *position,
+                        key: key.clone(),
+                        record: record.clone(),
+                    })
+                    .collect();
+                let next = match fetched.len() == most.records as usize {
+                    true => fetched.last().unwrap().position + 1,
+                    false => self.stores[lane].next,
+                };
+                self.backlogs[lane].fetched(fetched, next);
+            }
+            Step::Recall { key, end } => {
+                let number = u16::try_from(lane).unwrap();
+                let here = self.hub.recall(&key, Lane(number), end, &mut self.pass).unwrap().1;
+                self.backlogs[lane].offered(here);
+                self.perform();
+            }
+            Step::Hand(handover) => {
+                self.stores[lane].consumed = self.stores[lane].consumed.max(handover.before);
+                assert!(handover.pushed.is_empty() && handover.expired == 0);
+                for (action, refilled) in handover.refilled {
+                    self.hub.enter(&action, &mut vec![Input::Refilled(Box::new(refilled))], &mut self.pass);
+                }
+                self.perform();
+            }
+        }
+    }
+
+    fn enter(&mut self, action: usize, input: Input) {
+        let action = self.actions[action].0.clone();
+        self.hub.enter(&action, &mut vec![input], &mut self.pass);
+        self.perform();
+    }
+
+    fn perform(&mut self) {
+        for effect in std::mem::take(&mut self.pass.performer.0) {
+            match effect {
+                Effect::Dispatch(_, dispatch) => {
+                    let (action, n) = (dispatch.container as usize, number(dispatch.id));
+                    assert!(!self.answered.contains_key(&dispatch.id), "{n} was answered before it was dispatched");
+                    if dispatch.attempt == 1 {
+                        assert!(n > self.last[action], "{n} is dispatched after {}", self.last[action]);
+                        self.last[action] = n;
+                    }
+                    assert!(!self.in_flight[action].contains(&dispatch.id), "{n} runs twice");
+                    self.in_flight[action].push_back(dispatch.id);
+                }
+                Effect::Answer(_, Answer { id, outcome, .. }) => {
+                    let before = self.answered.insert(id, outcome);
+                    assert_eq!(before, None, "{} is answered twice", number(id));
+                }
+                Effect::Spill(spill) => self.on_its_way.push_back(*spill),
+                Effect::Refill(refill) => {
+                    let Refill { lane: Lane(lane), .. } = &*refill;
+                    self.backlogs[usize::from(*lane)].want(&refill);
+                }
+                Effect::Refuse(_, refusal) => panic!("nothing wrong was said: {refusal:?}"),
+                Effect::Drain(..) | Effect::AwaitRoom(..) => panic!("no container was told anything"),
+                Effect::WakeAt(_) => {}
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        self.hub.settle(&mut self.pass);
+        let totals = self.hub.totals();
+        let on_its_way = self.on_its_way.len() as u64;
+        assert_eq!(
+            totals.of(Count::Accepted) + totals.overdue() + on_its_way,
+            totals.ended() + self.hub.held() as u64 + totals.of(Count::Spilled) - totals.of(Count::Refilled),
+        );
+        let overflow = self.hub.limits().overflow.as_ref().unwrap();
+        let beyond = ACTIONS as u64 * u64::from(overflow.refill_records) * 3 / 2;
+        // What was dispatched and came back has its place, too.
+        let returned = totals.of(Count::Returned);
+        assert!(self.hub.budget().queued() <= self.hub.limits().router_queued_max + beyond + returned);
+        assert!(self.hub.lanes().unwrap().pending_bytes() <= overflow.pending_bytes_max);
+    }
+
+    fn is_whole(&self) -> bool {
+        self.hub.held() == 0 && self.hub.lanes().unwrap().in_use() == 0
+    }
+
+    /// The store works, everybody reads, completes and grants: everything ends, and memory is enough again.
+    fn heal(&mut self) {
+        self.take(&Op::Open(true));
+        for _ in 0..self.pushed * 4 + 40 {
+            self.take(&Op::Write(1000, Written::Durable));
+            (0..LANES).for_each(|lane| self.take(&Op::Read(lane)));
+            for action in 0..ACTIONS {
+                self.take(&Op::Credit(action, 1));
+                self.take(&Op::Complete(action));
+            }
+            if self.is_whole() {
+                break;
+            }
+        }
+        let lanes = self.hub.lanes().unwrap();
+        assert_eq!((self.hub.held(), lanes.in_use(), lanes.pending_bytes()), (0, 0, 0), "it lets go");
+        assert_eq!((self.hub.budget().queued(), self.hub.budget().queued_bytes()), (0, 0));
+        let mut silent = (1..=self.pushed).map(id).filter(|id| !self.answered.contains_key(id));
+        assert_eq!(
+            silent.find(|id| !self.damaged.contains(id)),
+            None,
+            "each is answered, but for those that were damaged"
+        );
+    }
+}
+
+/// Pushes never pause and a write is always under way, but the containers are faster: memory is enough again all the same.
+#[test]
+fn it_lets_go_while_pushes_go_on() {
+    let overflow = OverflowLimits { lanes: 1, ..OverflowLimits::default() };
+    let limits = Limits { action_queued_max: 10, overflow: Some(overflow), ..Limits::default() };
+    let mut world = World::new(limits);
+    (0..100).for_each(|_| world.take(&Op::Push(0)));
+    assert_eq!((world.on_its_way.len(), world.hub.lanes().unwrap().in_use()), (90, 1));
+    let mut rounds = 0;
+    while world.hub.lanes().unwrap().in_use() > 0 {
+        rounds += 1;
+        assert!(rounds < 1000, "it never lets go");
+        world.take(&Op::Push(0));
+        // The newest stays on its way.
+        while world.on_its_way.len() > 1 {
+            world.take(&Op::Write(1, Written::Durable));
+        }
+        (0..3).for_each(|_| world.take(&Op::Read(0)));
+        world.take(&Op::Credit(0, 3));
+        (0..3).for_each(|_| world.take(&Op::Complete(0)));
+        // Once it closes, what is pushed waits in memory and the last write comes through.
+        if world.hub.budget().queued() > 0 && world.on_its_way.len() == 1 {
+            world.take(&Op::Write(1, Written::Durable));
+        }
+    }
+    world.heal();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #[test]
+    fn any_interleaving_keeps_order_and_lets_go(limits in limits(), ops in prop::collection::vec(op(), 1..150)) {
+        let mut world = World::new(limits);
+        ops.iter().for_each(|op| world.take(op));
+        world.heal();
+    }
+}

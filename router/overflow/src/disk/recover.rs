@@ -1,0 +1,241 @@
+//! Opening a lane: which segments it has, how far each is valid, and where it goes on.
+//!
+//! Nothing is written to a segment that an earlier run has made, and none is deleted but those that are consumed. The header
+//! of each segment says how far the one before is valid, so only the last one is read through, and those whose successor
+//! cannot be read. What is lost in between is counted when a read passes over it.
+
+use super::errors::OpenError;
+use super::files::{Access, File, Files};
+use super::log::{Log, Segment};
+use super::marks::Mark;
+use super::record::{self, Place};
+use super::segment::{self, Before, Header, Opening};
+use super::walk::{Found, STEP_BYTES, Tail, Walk};
+use super::writer::Start;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What was found of a lane.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    pub log: Log,
+    pub start: Start,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Records that will not be read and that no read passes over, as far as is known.
+    pub damaged: u64,
+    /// There is no mark: one has to be set here before anything else.
+    pub mark_lost: bool,
+}
+
+/// The way to a lane's files.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Finder<'a> {
+    pub files: &'a dyn Files,
+    pub dir: &'a Path,
+    pub store: &'a [u8; 16],
+    pub lane: u16,
+}
+
+/// A segment file as it was found.
+#[derive(Debug)]
+struct Piece {
+    number: u64,
+    bytes: u64,
+    header: Option<Header>,
+}
+
+/// What reading through a segment tells.
+#[derive(Debug, Clone, Copy)]
+struct Scan {
+    /// Position and offset of the first whole header.
+    first: Option<(u64, u64)>,
+    /// Behind the last.
+    next: u64,
+    records: u64,
+    /// Where the last one ends.
+    valid: u64,
+    tail: Tail,
+}
+
+impl Finder<'_> {
+    /// Opens a lane whose mark is known.
+    pub(super) fn recover(self, mark: Mark) -> Result<Recovered, OpenError> {
+        let mut found = Recovered::default();
+        let mut pieces = Vec::new();
+        let (numbers, aside) = (self.numbers(segment::number)?, self.numbers(segment::number_aside)?);
+        found.start.number = numbers.iter().chain(&aside).max().map_or(0, |number| number + 1);
+        for number in aside {
+            found.bytes += self.open(&self.dir.join(segment::name_aside(number)))?.1;
+        }
+        for number in numbers {
+            pieces.extend(self.piece(number, &mut found)?);
+        }
+        self.join(&pieces, mark, &mut found)?;
+        Ok(found)
+    }
+
+    /// Opens a lane whose mark is lost. What has been handed out of it is not known, so nothing is: its segments are set aside.
+    pub(super) fn set_aside(self) -> Result<Recovered, OpenError> {
+        for number in self.numbers(segment::number)? {
+            let (from, to) = (self.path(number), self.dir.join(segment::name_aside(number)));
+            tracing::error!(path = %to.display(), "the lane's consume mark is lost: kept aside and never read again");
+            self.files.rename(&from, &to).map_err(OpenError::io("rename", &from))?;
+        }
+        self.files.sync_dir(self.dir).map_err(OpenError::io("sync", self.dir))?;
+
+        let mut found = Recovered { mark_lost: true, ..Recovered::default() };
+        let mut next = 0;
+        for number in self.numbers(segment::number_aside)? {
+            let path = self.dir.join(segment::name_aside(number));
+            let (file, bytes) = self.open(&path)?;
+            let scan = self.scan(&*file, number, 0, bytes).map_err(OpenError::io("read", &path))?;
+            next = next.max(scan.beyond());
+            found.damaged += scan.records + u64::from(matches!(scan.tail, Tail::Broken(_)));
+            found.bytes += bytes;
+            found.start.number = number + 1;
+        }
+        found.log = Log::new(next, next);
+        found.go_on(next, next);
+        Ok(found)
+    }
+
+    /// The numbers of the lane's segment files, ascending. Other files are none of its business.
+    fn numbers(self, number: fn(&str) -> Option<u64>) -> Result<Vec<u64>, OpenError> {
+        let names = self.files.list(self.dir).map_err(OpenError::io("list", self.dir))?;
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| number(name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// A file and its length.
+    fn open(self, path: &Path) -> Result<(Box<dyn File>, u64), OpenError> {
+        let file = self.files.open(path, Access::Read).map_err(OpenError::io("open", path))?;
+        let bytes = file.bytes().map_err(OpenError::io("read", path))?;
+        Ok((file, bytes))
+    }
+
+    fn path(self, number: u64) -> PathBuf {
+        self.dir.join(segment::name(number))
+    }
+
+    /// A segment file, unless it is another's.
+    fn piece(self, number: u64, found: &mut Recovered) -> Result<Option<Piece>, OpenError> {
+        let path = self.path(number);
+        let (file, bytes) = self.open(&path)?;
+        found.bytes += bytes;
+        let mut head = [0; segment::HEADER_BYTES];
+        let read = file.read_at(&mut head, 0).map_err(OpenError::io("read", &path))?;
+        let header = match Header::decode(&head[..read]) {
+            Opening::Newer(version) => return Err(OpenError::Newer { path, version, known: segment::VERSION }),
+            Opening::Unreadable => None,
+            Opening::Valid(header)
+                if (header.store, header.lane, header.number) == (*self.store, self.lane, number) =>
+            {
+                Some(header)
+            }
+            Opening::Valid(_) => {
+                tracing::error!(path = %path.display(), "a segment of another store, lane or place: left alone and not read");
+                found.damaged += 1;
+                return Ok(None);
+            }
+        };
+        Ok(Some(Piece { number, bytes, header }))
+    }
+
+    /// Joins segments: each to the one before.
+    fn join(self, pieces: &[Piece], mark: Mark, found: &mut Recovered) -> Result<(), OpenError> {
+        let mut log = Log::new(mark.before, mark.before);
+        // All positions below are in a segment before, or consumed.
+        let mut known = mark.before;
+        let mut beyond = mark.before.max(mark.end);
+        for (index, piece) in pieces.iter().enumerate() {
+            let said = pieces.get(index + 1).and_then(|next| next.header).map(|header| header.before);
+            let last = index + 1 == pieces.len();
+            let (mut segment, above) = self.segment(piece, said.filter(|said| said.number == piece.number), known)?;
+            if last {
+                // Given out, and not there any more: lost with the end of the file.
+                segment.next = segment.next.max(mark.end);
+            }
+            let missing = piece.header.is_some_and(|header| header.before.next > known);
+            segment.gone_below = if missing { segment.first } else { 0 };
+            known = known.max(segment.next);
+            beyond = beyond.max(above).max(segment.next);
+            found.start.before = Before { number: piece.number, valid: segment.valid, next: segment.next };
+            log.push(segment);
+        }
+        if pieces.is_empty() {
+            found.damaged += mark.end.saturating_sub(mark.before);
+        }
+        found.log = log;
+        found.go_on(known, beyond);
+        Ok(())
+    }
+
+    /// One segment, and a position above all that were ever in it. `said` is what the one behind says of it.
+    fn segment(self, piece: &Piece, said: Option<Before>, known: u64) -> Result<(Segment, u64), OpenError> {
+        let Piece { number, bytes, header } = *piece;
+        let place = Place::new(self.store, self.lane, number);
+        let segment = |first, next, valid| Segment { number, place, first, next, valid, bytes, gone_below: 0 };
+        if let (Some(header), Some(said)) = (header, said) {
+            return Ok((segment(header.first, said.next, said.valid), said.next));
+        }
+        let path = self.path(number);
+        let (file, _) = self.open(&path)?;
+        let first = header.map_or(known, |header| header.first);
+        let end = said.map_or(bytes, |said| said.valid.min(bytes));
+        let scan = self.scan(&*file, number, first, end).map_err(OpenError::io("read", &path))?;
+        // With its own header gone, the first record tells, if nothing can be missing before it.
+        let told =
+            scan.first.filter(|(_, offset)| *offset == segment::HEADER_BYTES as u64).map(|(position, _)| position);
+        let first = header.map_or(told.unwrap_or(first), |header| header.first);
+        // Damage at the end hides how many records; they count as one, unless the segment behind knows.
+        let broken = u64::from(matches!(scan.tail, Tail::Broken(_)));
+        let next = said.map_or(scan.next + broken, |said| said.next);
+        Ok((segment(first, next, scan.valid), scan.beyond().max(next)))
+    }
+
+    /// Reads through the headers of a segment.
+    fn scan(self, file: &dyn File, number: u64, first: u64, end: u64) -> io::Result<Scan> {
+        let start = (segment::HEADER_BYTES as u64).min(end);
+        let place = Place::new(self.store, self.lane, number);
+        let mut walk = Walk::new(file, place, start, end, STEP_BYTES);
+        let mut scan = Scan { first: None, next: first, records: 0, valid: start, tail: Tail::Clean };
+        loop {
+            let mut bytes = 0;
+            let found = walk.next(|header| {
+                bytes = header.bytes();
+                false
+            })?;
+            match found {
+                Found::Record { position, .. } | Found::Header { position, .. } => {
+                    scan.first.get_or_insert((position, walk.offset() - bytes));
+                    scan.next = scan.next.max(position + 1);
+                    scan.records += 1;
+                }
+                Found::End(tail) => return Ok(Scan { tail, ..scan }),
+            }
+            scan.valid = walk.offset();
+        }
+    }
+}
+
+impl Scan {
+    /// Above every position that may ever have been given out here: damage at the end may hide many short records.
+    fn beyond(&self) -> u64 {
+        match self.tail {
+            Tail::Clean | Tail::Torn(None) => self.next,
+            Tail::Torn(Some(position)) => self.next.max(position.saturating_add(1)),
+            Tail::Broken(bytes) => self.next + bytes / record::HEADER_BYTES as u64 + 1,
+        }
+    }
+}
+
+impl Recovered {
+    /// What there is ends at `next`; new records are given positions from `position` on.
+    fn go_on(&mut self, next: u64, position: u64) {
+        self.log.next = next;
+        self.start.position = position;
+        self.start.before.next = self.start.before.next.max(next);
+    }
+}

@@ -1,0 +1,174 @@
+//! The process that is killed: one thread appends, another reads, marks and hands out; both say what they do in a pipe.
+
+use crate::config;
+use crate::point::Point;
+use overflow::contract::{Draw, entry};
+use overflow::disk::Disk;
+use overflow::disk::files::Real;
+use overflow::faulty::Faulty;
+use overflow::{Entry, Most, Overflow};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How much a victim does if nothing kills it.
+const APPENDS: u64 = 120;
+
+/// What a victim says, in its order for each thread. Records go by their numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It will append these to a lane.
+    Appending(u16, Vec<u64>),
+    /// They were acknowledged.
+    Durable(u16, Vec<u64>),
+    /// It will mark these.
+    Marking(u16, Vec<u64>),
+    /// They are marked, and handed out.
+    Handed(u16, Vec<u64>),
+    /// It came to its end alive.
+    Ended,
+}
+
+/// What became of a victim.
+pub(crate) struct Told {
+    pub said: Vec<Said>,
+    /// It was killed, rather than coming to its end.
+    pub killed: bool,
+}
+
+/// Starts a victim, and waits for its end.
+pub(crate) fn run(dir: &Path, cycle: u64, point: &Point, draw: &mut Draw) -> Told {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let numbers = [cycle, draw.below(1 << 31) | 1].map(|number| number.to_string());
+    command.arg("--victim").arg(dir).args(numbers).args(point.arguments());
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    // A line without an end was not said.
+    let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let said: Vec<Said> = lines.map(|line| Said::parse(line.trim_end())).collect();
+    assert!(output.status.code().is_none_or(|code| code == 0), "the victim failed: {}", output.status);
+    Told { said, killed: output.status.code().is_none() }
+}
+
+/// A second process is refused while the first has the store open.
+pub(crate) fn check_lock(dir: &Path) {
+    let open = || {
+        let output = Command::new(std::env::current_exe().unwrap()).arg("--opener").arg(dir).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let store = Disk::open(&config(dir)).unwrap();
+    assert!(open().contains("in use"));
+    drop(store);
+    assert_eq!(open(), "opened\n");
+}
+
+/// Says how opening the store went.
+pub(crate) fn open(dir: &Path) {
+    println!("{}", Disk::open(&config(dir)).map_or_else(|error| error.to_string(), |_| "opened".to_owned()));
+}
+
+/// The victim itself.
+pub(crate) fn main(arguments: &[String]) {
+    let dir = Path::new(&arguments[0]);
+    // Above the numbers of all victims before.
+    let first = (arguments[1].parse::<u64>().unwrap() + 1) << 32;
+    let mut draw = Draw(arguments[2].parse().unwrap());
+    let files = Faulty::new(Arc::new(Real), Point::parse(&arguments[3..]).into_judge());
+    let store = Disk::open_on(Arc::new(files), &config(dir)).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| drain(&store, &done));
+        append(&store, first, &mut draw);
+        done.store(true, Ordering::Release);
+    });
+    if draw.below(2) == 0 {
+        store.close();
+    }
+    Said::Ended.say();
+}
+
+fn append(store: &Disk, first: u64, draw: &mut Draw) {
+    let mut number = first;
+    for _ in 0..APPENDS {
+        let lanes: Vec<u16> = (0..crate::LANES).filter(|_| draw.below(2) == 0).collect();
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut numbers = Vec::new();
+        for lane in lanes {
+            let own: Vec<u64> = (0..=draw.below(8)).map(|next| number + next).collect();
+            number += own.len() as u64;
+            entries.extend(own.iter().map(|number| entry(lane, body(*number, draw))));
+            Said::Appending(lane, own.clone()).say();
+            numbers.push((lane, own));
+        }
+        for result in store.append(&entries) {
+            result.unwrap();
+        }
+        numbers.into_iter().for_each(|(lane, own)| Said::Durable(lane, own).say());
+    }
+}
+
+/// A record: its number, and some more.
+fn body(number: u64, draw: &mut Draw) -> Vec<u8> {
+    let more = usize::try_from(draw.below(500)).unwrap();
+    [&number.to_be_bytes()[..], &vec![0x55; more]].concat()
+}
+
+/// The number of a record.
+pub(crate) fn number(body: &[u8]) -> u64 {
+    assert!(body[8..].iter().all(|byte| *byte == 0x55));
+    u64::from_be_bytes(body[..8].try_into().unwrap())
+}
+
+fn drain(store: &Disk, done: &AtomicBool) {
+    loop {
+        let ended = done.load(Ordering::Acquire);
+        let mut any = false;
+        for lane in 0..crate::LANES {
+            let batch = store.read(lane, store.span(lane).first, Most { records: 20, bytes: 1 << 20 }).unwrap();
+            if batch.records.is_empty() {
+                continue;
+            }
+            any = true;
+            let numbers: Vec<u64> = batch.records.iter().map(|(_, body)| number(body)).collect();
+            Said::Marking(lane, numbers.clone()).say();
+            store.consume(lane, batch.next, u32::try_from(numbers.len()).unwrap()).unwrap();
+            Said::Handed(lane, numbers).say();
+        }
+        if ended && !any {
+            return;
+        }
+    }
+}
+
+impl Said {
+    /// One write: said as a whole, or not at all.
+    fn say(&self) {
+        let (word, lane, numbers) = match self {
+            Self::Appending(lane, numbers) => ("appending", *lane, &numbers[..]),
+            Self::Durable(lane, numbers) => ("durable", *lane, &numbers[..]),
+            Self::Marking(lane, numbers) => ("marking", *lane, &numbers[..]),
+            Self::Handed(lane, numbers) => ("handed", *lane, &numbers[..]),
+            Self::Ended => ("ended", 0, &[][..]),
+        };
+        let numbers: String = numbers.iter().map(|number| format!(" {number:x}")).collect();
+        let mut out = std::io::stdout().lock();
+        out.write_all(format!("{word} {lane}{numbers}\n").as_bytes()).unwrap();
+        out.flush().unwrap();
+    }
+
+    fn parse(line: &str) -> Self {
+        let mut words = line.split(' ');
+        let word = words.next().unwrap();
+        let lane = words.next().unwrap().parse().unwrap();
+        let numbers = words.map(|number| u64::from_str_radix(number, 16).unwrap()).collect();
+        match word {
+            "appending" => Self::Appending(lane, numbers),
+            "durable" => Self::Durable(lane, numbers),
+            "marking" => Self::Marking(lane, numbers),
+            "handed" => Self::Handed(lane, numbers),
+            _ => Self::Ended,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The thread that reads back what overflowed: it drives each lane's [`Backlog`], which decides.
+
+use super::handoff::{Handoff, Reads};
+use super::record::Records;
+use crate::driver::Driver;
+use crate::grpc::Service;
+use engine::backlog::{Backlog, Handover, Step};
+use engine::effect::{Spilled, Want};
+use engine::hub::Pass;
+use engine::id::ActionKey;
+use engine::input::{Input, Push};
+use engine::lanes::Lane;
+use engine::tally::Count;
+use overflow::{Most, Overflow, ReadError};
+use std::time::Duration;
+
+/// How often a lane is looked at again that waits for its store, or for something of which nobody tells.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Reads back until the handoff is stopped.
+pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, records: Records) {
+    let mut reader = Reader { service, store, records, backlogs: Vec::new(), pass: service.pass() };
+    let mut timeout = Duration::ZERO;
+    loop {
+        let reads = handoff.take_reads(timeout);
+        if reads.stopped {
+            return;
+        }
+        if reader.backlogs.is_empty() && store.ready() {
+            reader.recover();
+        }
+        reader.take(reads);
+        timeout = LOOK_INTERVAL;
+        reader.work();
+    }
+}
+
+struct Reader<'a> {
+    service: &'a Service,
+    store: &'a dyn Overflow,
+    records: Records,
+    /// One for each lane; none until it is known what the store holds.
+    backlogs: Vec<Backlog>,
+    pass: Pass<Driver>,
+}
+
+impl Reader<'_> {
+    /// Finds what an earlier life left. Only then may anything be written.
+    fn recover(&mut self) {
+        let Some(lanes) = self.service.hub.lanes() else { return };
+        for lane in 0..self.store.lanes() {
+            let span = self.store.span(lane);
+            if span.first < span.next {
+                lanes.occupy(Lane(lane));
+            }
+            self.backlogs.push(Backlog::new(span.first, span.next));
+        }
+        let left = self.backlogs.iter().filter(|backlog| backlog.is_recovering()).count();
+        tracing::info!(
+            lanes = self.backlogs.len(),
+            left,
+            "overflow is open; so many lanes hold what an earlier life left"
+        );
+        lanes.set_open(true);
+    }
+
+    fn take(&mut self, reads: Reads) {
+        for (Lane(lane), end) in reads.extents {
+            if let Some(backlog) = self.backlogs.get_mut(usize::from(lane)) {
+                backlog.extend(end);
+            }
+        }
+        for refill in reads.refills {
+            if let Some(backlog) = self.backlogs.get_mut(usize::from(refill.lane.0)) {
+                backlog.want(&refill);
+            }
+        }
+    }
+
+    /// Steps lane by lane until there is nothing to do in any.
+    fn work(&mut self) {
+        let mut busy: Vec<usize> = (0..self.backlogs.len()).collect();
+        while !busy.is_empty() {
+            self.service.begin(&mut self.pass);
+            busy.retain(|lane| self.step(*lane));
+            self.service.hub.settle(&mut self.pass);
+        }
+    }
+
+    /// Takes a lane's next step. False: there is none for now.
+    fn step(&mut self, at: usize) -> bool {
+        let lane = u16::try_from(at).expect("lanes are counted in 16 bits");
+        match self.backlogs[at].step(self.pass.now) {
+            Step::Idle => {
+                if self.backlogs[at].has_recovered()
+                    && let Some(lanes) = self.service.hub.lanes()
+                {
+                    tracing::info!(lane, "what an earlier life left in overflow is back");
+                    lanes.leave(Lane(lane));
+                }
+                false
+            }
+            Step::Read { from, most } => self.read(lane, from, most),
+            Step::Recall { key, end } => self.recall(lane, &key, end),
+            Step::Hand(handover) => self.hand(lane, handover),
+        }
+    }
+
+    fn read(&mut self, lane: u16, from: u64, most: Want) -> bool {
+        let most = Most { records: most.records as usize, bytes: most.bytes as usize };
+        match self.store.read(lane, from, most) {
+            Ok(batch) => {
+                let (mut fetched, mut damaged) = (Vec::with_capacity(batch.records.len()), batch.damaged);
+                for (position, body) in batch.records {
+                    match self.records.read(position, body) {
+                        Ok(record) => fetched.push(record),
+                        Err(_) => damaged += 1,
+                    }
+                }
+                if damaged > 0 {
+                    tracing::error!(lane, damaged, "damaged records of overflow are passed over");
+                    self.pass.tally.add(Count::SpillDamaged, damaged);
+                }
+                let moved = !fetched.is_empty() || batch.next > from;
+                self.backlogs[usize::from(lane)].fetched(fetched, batch.next);
+                moved
+            }
+            Err(ReadError::Gone { first, why }) => {
+                tracing::error!(lane, first, why, "records of overflow are gone");
+                self.pass.tally.add(Count::SpillDamaged, 1);
+                self.backlogs[usize::from(lane)].skip_to(first);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(lane, %error, "a lane of overflow cannot be read for now");
+                false
+            }
+        }
+    }
+
+    fn recall(&mut self, lane: u16, key: &ActionKey, end: u64) -> bool {
+        match self.service.hub.recall(key, Lane(lane), end, &mut self.pass) {
+            Ok((_, here)) => {
+                self.backlogs[usize::from(lane)].offered(here);
+                true
+            }
+            Err(rejection) => {
+                tracing::warn!(lane, %key, reason = rejection.reason.label(), "what was left in overflow has to wait");
+                false
+            }
+        }
+    }
+
+    /// Marks first, durably, and hands in then: what is marked and not handed in when the router dies is lost, never run twice.
+    fn hand(&mut self, lane: u16, handover: Handover) -> bool {
+        if !handover.is_news_only() {
+            let handed = u32::try_from(handover.activations()).unwrap_or(u32::MAX);
+            if let Err(error) = self.store.consume(lane, handover.before, handed) {
+                tracing::warn!(lane, %error, "a lane of overflow cannot be marked as read for now");
+                self.backlogs[usize::from(lane)].put_off(handover);
+                return false;
+            }
+        }
+        self.pass.tally.add(Count::RecoveredExpired, handover.expired);
+        for (action, refilled) in handover.refilled {
+            self.service.hub.enter(&action, &mut vec![Input::Refilled(Box::new(refilled))], &mut self.pass);
+        }
+        handover.pushed.into_iter().for_each(|(key, spilled)| self.push(lane, &key, spilled));
+        true
+    }
+
+    /// An activation of an earlier life whose action overflows into another lane by now.
+    fn push(&mut self, lane: u16, key: &ActionKey, spilled: Spilled) {
+        let Ok((action, _)) = self.service.hub.recall(key, Lane(lane), 0, &mut self.pass) else { return };
+        let Spilled { id, controller, reply, attempt, accepted_at, deadline, payload, .. } = spilled;
+        let push = Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: false };
+        self.service.hub.enter(&action, &mut vec![Input::Push(push)], &mut self.pass);
+    }
+}

@@ -1,0 +1,96 @@
+//! The thread that writes what overflows: all that waits, in one append, and tells the actions what came of it.
+
+use super::handoff::Handoff;
+use super::record::Records;
+use crate::driver::Driver;
+use crate::grpc::Service;
+use engine::effect::Spill;
+use engine::hub::{Action, Pass};
+use engine::input::{Input, Unstored};
+use engine::lanes::Lane;
+use overflow::{AppendError, Entry, Overflow};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Records in one append: enough that a sync is shared by many, few enough that the first does not wait long for the last.
+const RECORDS_AT_ONCE: usize = 4096;
+/// How long a store that could not be written is left alone.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
+
+/// Writes until the handoff is stopped and empty.
+pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, records: &Records) {
+    let mut pass = service.pass();
+    while let Some(spills) = handoff.take_spills(RECORDS_AT_ONCE, LEFT_ALONE) {
+        if spills.is_empty() {
+            try_again(service, store);
+            continue;
+        }
+        let body = |spill: &Spill| Entry { lane: spill.lane.0, body: records.write(spill) };
+        let entries: Vec<Entry> = spills.iter().map(body).collect();
+        let results = store.append(&entries);
+        drop(entries);
+        let failure = results.iter().find_map(|result| result.as_ref().err().filter(|error| is_of_store(error)));
+        look_at_health(service, failure);
+        let ends = ends(&spills, &results);
+        service.begin(&mut pass);
+        tell(service, spills, results, &mut pass);
+        service.hub.settle(&mut pass);
+        // Only now, that its actions know of it, may it be read.
+        handoff.extend(ends);
+    }
+}
+
+/// Tells the actions, neighbours of one together.
+fn tell(service: &Service, spills: Vec<Spill>, results: Vec<Result<u64, AppendError>>, pass: &mut Pass<Driver>) {
+    let mut inputs = Vec::new();
+    let mut current: Option<Arc<Action>> = None;
+    for (Spill { action, slot, .. }, result) in spills.into_iter().zip(results) {
+        if let Some(before) = current.take_if(|current| !Arc::ptr_eq(current, &action)) {
+            service.hub.enter(&before, &mut inputs, pass);
+        }
+        inputs.push(Input::Stored(slot, result.map_err(|error| unstored(&error))));
+        current = Some(action);
+    }
+    if let Some(last) = current {
+        service.hub.enter(&last, &mut inputs, pass);
+    }
+}
+
+/// How far each lane may be read.
+fn ends(spills: &[Spill], results: &[Result<u64, AppendError>]) -> BTreeMap<Lane, u64> {
+    let stored =
+        spills.iter().zip(results).filter_map(|(spill, result)| Some((spill.lane, *result.as_ref().ok()? + 1)));
+    // Positions ascend, so the last one stands.
+    stored.collect()
+}
+
+/// Opens lanes that were left alone: what overflows next is the probe.
+fn try_again(service: &Service, store: &dyn Overflow) {
+    if let Some(lanes) = service.hub.lanes().filter(|lanes| !lanes.is_open() && store.ready()) {
+        lanes.set_open(true);
+    }
+}
+
+/// Closes the lanes for a while after a failure of the store.
+fn look_at_health(service: &Service, failure: Option<&AppendError>) {
+    if let Some((lanes, error)) = service.hub.lanes().zip(failure) {
+        tracing::warn!(%error, "overflow cannot be written; for a while what does not fit in memory is refused");
+        lanes.set_open(false);
+    }
+}
+
+/// Whether it speaks of the store, not of one record.
+fn is_of_store(error: &AppendError) -> bool {
+    !matches!(error, AppendError::TooLarge { .. } | AppendError::NoSuchLane { .. })
+}
+
+fn unstored(error: &AppendError) -> Unstored {
+    match error {
+        AppendError::TooLarge { limit, .. } => Unstored::TooLarge(*limit as u64),
+        AppendError::Unknown(_) => Unstored::Unknown,
+        AppendError::Closed | AppendError::NoSuchLane { .. } | AppendError::Full(_) | AppendError::Unavailable(_) => {
+            Unstored::Refused
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What does not fit in memory, with a store on disk: order, answers, acknowledgements, restarts, drains, and stores that do not open.
+
+use crate::peers::{Controller, Invoker, activation, completion, heavy, id, rejection};
+use crate::router::{Router, config};
+use proto::v1;
+use router::app::App;
+use router::config::Config;
+use std::path::{Path, PathBuf};
+
+/// A directory of the test's own, gone with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("overflow-{test}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    /// Ten activations of an action fit in memory, the others go to disk.
+    fn small(&self) -> impl FnOnce(&mut Config) {
+        let directory = self.0.to_str().unwrap().to_owned();
+        move |config| {
+            config.limits.action_queued_max = 10;
+            (config.overflow.store, config.overflow.directory) = ("disk".to_owned(), directory);
+            config.overflow.lanes = 4;
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn started(change: impl FnOnce(&mut Config)) -> Router {
+    let router = Router::start(change);
+    router.metric_is("router_overflow_open", |open| open == 1).await;
+    router
+}
+
+async fn run(invoker: &mut Invoker, numbers: impl Iterator<Item = u64>) {
+    for number in numbers {
+        let dispatch = invoker.dispatch().await;
+        assert_eq!(dispatch.id, id(number), "in the order they were pushed");
+        invoker.complete(v1::Completion { credits: 1, ..completion(&dispatch) });
+    }
+}
+
+#[tokio::test]
+async fn what_overflows_comes_back_in_order_and_each_is_answered() {
+    let folder = Folder::new("order");
+    let router = started(folder.small()).await;
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    controller.push((0..500).map(|number| activation(number, 1)));
+    router.metric_is("router_overflow_stored", |stored| stored == 490).await;
+    let mut invoker = Invoker::open(&router, "node").await;
+    invoker.register(7, "good", 4);
+    // Pushed while the others come back.
+    controller.push((500..600).map(|number| activation(number, 1)));
+    run(&mut invoker, 0..600).await;
+    for _ in 0..600 {
+        assert_eq!(controller.answer().await.outcome(), v1::Outcome::Completed);
+    }
+    router.metric_is("router_overflow_lanes", |lanes| lanes == 0).await;
+    router.metric_is("router_activations_total{event=\"spill_ended\"}", |ended| ended >= 1).await;
+    assert_eq!(router.metric("router_activations_total{event=\"completed\"}").await, 600);
+}
+
+#[tokio::test]
+async fn an_acceptance_says_where_the_activation_is() {
+    let folder = Folder::new("accepted");
+    let router = started(folder.small()).await;
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    let fire = |number| v1::Activation { reply: v1::Reply::Accepted as i32, ..activation(number, 1) };
+    controller.push((0..12).map(fire));
+    for number in 0..12 {
+        let answer = controller.answer().await;
+        let durability = if number < 10 { v1::Durability::Memory } else { v1::Durability::Durable };
+        assert_eq!((answer.id.clone(), answer.durability()), (id(number), durability));
+    }
+    // One that is stored is still the one of its id.
+    controller.push([fire(11)]);
+    assert_eq!(rejection(&controller.answer().await).0, v1::Reason::IdInFlight);
+}
+
+#[tokio::test]
+async fn what_is_stored_survives_the_router() {
+    let folder = Folder::new("restart");
+    let mut router = started(folder.small()).await;
+    let controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    controller.push((0..40).map(|number| activation(number, 1)));
+    let brief = v1::Activation { time_left_ms: 1, ..activation(99, 1) };
+    controller.push([brief]);
+    router.metric_is("router_overflow_stored", |stored| stored == 31).await;
+    // No time to drain: what is in memory is left, and lost.
+    router.stop();
+    assert_eq!(router.stopped().await, 10);
+
+    let router = started(folder.small()).await;
+    let mut invoker = Invoker::open(&router, "node").await;
+    invoker.register(7, "good", 4);
+    run(&mut invoker, 10..40).await;
+    router.metric_is("router_activations_total{event=\"recovered\"}", |n| n == 30).await;
+    router.metric_is("router_activations_total{event=\"recovered_expired\"}", |n| n == 1).await;
+    router.metric_is("router_overflow_lanes", |lanes| lanes == 0).await;
+    // It is an action like any other again.
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    controller.push([activation(1000, 1)]);
+    run(&mut invoker, 1000..1001).await;
+    assert_eq!(controller.answer().await.outcome(), v1::Outcome::Completed);
+}
+
+#[tokio::test]
+async fn a_drain_reads_back_and_hands_out_what_is_stored() {
+    let folder = Folder::new("drain");
+    let small = folder.small();
+    let mut router = started(|config| {
+        small(config);
+        config.drain_timeout_ms = 20_000;
+    })
+    .await;
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    controller.push((0..40).map(|number| activation(number, 1)));
+    router.metric_is("router_overflow_stored", |stored| stored == 30).await;
+    router.stop();
+    let mut invoker = Invoker::open(&router, "node").await;
+    invoker.register(7, "good", 4);
+    run(&mut invoker, 0..40).await;
+    let mut completed = 0;
+    while completed < 40 {
+        assert_eq!(controller.answer().await.outcome(), v1::Outcome::Completed);
+        completed += 1;
+    }
+    assert_eq!(router.stopped().await, 0);
+}
+
+#[tokio::test]
+async fn what_expires_in_the_store_is_answered_and_never_dispatched() {
+    let folder = Folder::new("expired");
+    let router = started(folder.small()).await;
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    controller.push((0..30).map(|number| v1::Activation { time_left_ms: 20, ..activation(number, 1) }));
+    // Nobody is there to run them: those in memory expire, the others are read back and found to be expired.
+    for _ in 0..30 {
+        assert_eq!(controller.answer().await.outcome(), v1::Outcome::Expired);
+    }
+    assert_eq!(router.metric("router_activations_total{event=\"dispatched\"}").await, 0);
+}
+
+#[tokio::test]
+async fn one_that_is_too_much_for_the_way_there_is_refused_by_name() {
+    let folder = Folder::new("pending");
+    let small = folder.small();
+    let router = started(|config| {
+        small(config);
+        config.limits.payload_bytes_max = 60_000;
+        config.overflow.pending_bytes_max = 65_536;
+    })
+    .await;
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    controller.push((0..40).map(|number| heavy(number, 1, 60_000)));
+    let answer = controller.answer().await;
+    let (reason, field, limit) = rejection(&answer);
+    assert_eq!((reason, &*field, limit), (v1::Reason::OverflowUnavailable, "overflow_pending_bytes_max", 65_536));
+    assert!(answer.rejection.unwrap().retry_after_ms > 0);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_opened_keeps_the_router_from_starting() {
+    let folder = Folder::new("refused");
+    let with = |change: &dyn Fn(&mut Config)| {
+        let mut config = config();
+        folder.small()(&mut config);
+        change(&mut config);
+        App::bind(config)
+    };
+    let _first = started(folder.small()).await;
+    let second = with(&|_| ()).await.unwrap_err().to_string();
+    assert!(second.contains(folder.0.to_str().unwrap()), "{second}");
+
+    let no_file = with(&|config| config.overflow.key_file = "/nowhere/key".to_owned()).await.unwrap_err().to_string();
+    assert!(!no_file.is_empty(), "{no_file}");
+}
