@@ -39,9 +39,9 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 const ROW: f64 = 26.0;
-const LABEL: f64 = 132.0;
+const LABEL: f64 = 142.0;
 const VALUE: f64 = 66.0;
-const WIDTH: f64 = 400.0;
+const WIDTH: f64 = 412.0;
 
 /// Writing to a string cannot fail.
 macro_rules! put {

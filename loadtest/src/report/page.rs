@@ -55,8 +55,12 @@ pub(crate) fn page(runs: &[RunResult]) -> String {
         ),
         section(
             "Through the window: depth",
-            "Activations without an answer: queued, running or on their way. The first run of each target.",
-            tiles("grid-of wide", &scenarios, |scenario| series(scenario, "waiting for an answer", |sample| sample.0)),
+            "Activations without an answer: queued, running or on their way. The first run of each target. \
+             Open loops only: a closed loop keeps it where it was told to.",
+            tiles("grid-of wide", &scenarios, |scenario| match scenario.is_closed() {
+                true => None,
+                false => series(scenario, "waiting for an answer", |sample| sample.0),
+            }),
         ),
         section("All medians", "", medians(&scenarios)),
         section("What was run", "", settings(runs)),
