@@ -33,9 +33,19 @@ pub(crate) struct RunResult {
     pub(crate) details: Option<Details>,
 }
 
+impl RunResult {
+    /// Of controllers and workers; 0 where it is not known.
+    pub(crate) fn clients_cpu_us_per_activation(&self) -> f64 {
+        self.details.as_ref().map_or(0.0, |details| details.clients_cpu_us_per_activation)
+    }
+}
+
 /// What a report shows beyond a run's figures.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Details {
+    /// User and system time of controllers and workers within the window, over activations answered in it: where parts share
+    /// the cores, they bound the throughput as the server does.
+    pub(crate) clients_cpu_us_per_activation: f64,
     /// The latency's quantiles, more of them.
     pub(crate) curve: Vec<Quantile>,
     /// Through the window.

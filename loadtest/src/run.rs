@@ -32,11 +32,12 @@ pub(crate) fn watch(
     let controllers = Part::start(place, &server.controllers(plan))?;
 
     let bar = progress_bar(&format!("{} {}", target.name(), plan.scenario()));
-    let (mut before, mut after) = (0.0, 0.0);
+    let cpu_us = || anyhow::Ok(Cpu { server: server.cpu_us()?, clients: clients_cpu_us(&[&controllers, &invokers])? });
+    let (mut before, mut after) = (Cpu::default(), Cpu::default());
     let report = loop {
         match controllers.event()? {
-            Event::WindowBegins => before = server.cpu_us()?,
-            Event::WindowEnds => after = server.cpu_us()?,
+            Event::WindowBegins => before = cpu_us()?,
+            Event::WindowEnds => after = cpu_us()?,
             Event::Progress(part) => bar.set_position(permille(part)),
             Event::Controllers(report) => break report,
             other => bail!("the controllers said {other:?}"),
@@ -54,9 +55,23 @@ pub(crate) fn watch(
         Event::Invokers(seen) => Some(seen),
         _ => None,
     });
+    let cpu_us = Cpu { server: after.server - before.server, clients: after.clients - before.clients };
     let seen = seen.unwrap_or_default();
-    let result = result(target, plan, &report, &seen, after - before, rss_max);
+    let result = result(target, plan, &report, &seen, cpu_us, rss_max);
     Ok((RunResult { spilled, refilled, ..result }, seen))
+}
+
+/// CPU time in microseconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cpu {
+    server: f64,
+    clients: f64,
+}
+
+/// Of parts that are processes; threads of this process are not told apart.
+fn clients_cpu_us(parts: &[&Part]) -> anyhow::Result<f64> {
+    let processes = parts.iter().map(|part| part.pid()).filter(|pid| *pid != std::process::id());
+    processes.map(fleet::cpu_us).sum()
 }
 
 /// Waits until the server knows all containers, so that the first activations meet what the others meet.
@@ -88,9 +103,16 @@ fn result(
     plan: &Plan,
     seen: &ControllerReport,
     started: &InvokerReport,
-    cpu_us: f64,
+    cpu_us: Cpu,
     rss_max: u64,
 ) -> RunResult {
+    let answered = seen.answered.max(1) as f64;
+    let details = Details {
+        clients_cpu_us_per_activation: cpu_us.clients / answered,
+        curve: seen.curve.clone(),
+        series: seen.series.clone(),
+        about: About::default(),
+    };
     RunResult {
         target: target.name().to_owned(),
         scenario: plan.scenario().to_owned(),
@@ -107,11 +129,11 @@ fn result(
         achieved_per_s: seen.answered as f64 / seen.seconds,
         latency_us: seen.latency,
         stages_us: seen.stages,
-        server_cpu_us_per_activation: cpu_us / seen.answered.max(1) as f64,
+        server_cpu_us_per_activation: cpu_us.server / answered,
         server_rss_bytes_max: rss_max,
         spilled: 0,
         refilled: 0,
-        details: Some(Details { curve: seen.curve.clone(), series: seen.series.clone(), about: About::default() }),
+        details: Some(details),
     }
 }
 

@@ -149,7 +149,8 @@ impl Bar {
         let (value, measured) = match (of(Target::Router), of(self.against)) {
             (Some(router), _) if self.against == Target::Router => (router, format!("{router:.0}{unit}")),
             (Some(router), Some(other)) => {
-                (router / other, format!("{:.3} ({router:.1} / {other:.1}{unit})", router / other))
+                let decimals = if unit == "/s" { 0 } else { 1 };
+                (router / other, format!("{:.3} ({router:.decimals$} / {other:.decimals$}{unit})", router / other))
             }
             _ => return Verdict { what, bar, measured: "no runs".to_owned(), met: None },
         };
@@ -226,7 +227,7 @@ mod tests {
         let mut results: Vec<RunResult> = [100.0, 300.0, 150.0].map(|rate| closed(Target::Router, 64, rate)).into();
         results.extend([90.0, 100.0, 500.0].map(|rate| closed(Target::Nats, 64, rate)));
         let text = table(&results, 256);
-        assert!(line(&text, "64 in flight: throughput, router / NATS").ends_with("1.500 (150.0 / 100.0/s) | met |"));
+        assert!(line(&text, "64 in flight: throughput, router / NATS").ends_with("1.500 (150 / 100/s) | met |"));
         assert!(line(&text, "| 1,024 in flight: throughput, router / NATS").ends_with("| no runs | not measured |"));
         let other_payload = table(&results, 16);
         assert!(line(&other_payload, "64 in flight: throughput, router / NATS").ends_with("not measured |"));

@@ -47,7 +47,8 @@ pub(crate) struct CompareArgs {
     /// Workers, each with a connection of its own; of the router, invoker nodes, with 64 containers of 64 credits together.
     #[arg(long, default_value_t = 1)]
     invokers: u32,
-    /// Write more than the published schema into the JSON: keys `curve`, `series` and `about`, for `loadtest report`.
+    /// Write more than the published schema into the JSON: keys `curve`, `series`, `about` and more, for `loadtest
+    /// report`.
     #[arg(long, requires = "json")]
     details: bool,
     #[command(flatten)]

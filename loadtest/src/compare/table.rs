@@ -6,11 +6,12 @@ use crate::result::{RunResult, median};
 type Column = (&'static str, fn(&RunResult) -> f64, usize);
 
 #[allow(clippy::cast_precision_loss)]
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     ("achieved/s", |result| result.achieved_per_s, 0),
     ("p50 us", |result| result.latency_us.p50, 0),
     ("p99 us", |result| result.latency_us.p99, 0),
     ("server CPU us/activation", |result| result.server_cpu_us_per_activation, 2),
+    ("clients' CPU us/activation", RunResult::clients_cpu_us_per_activation, 2),
     ("server RSS MiB, most", |result| result.server_rss_bytes_max as f64 / f64::from(1 << 20), 0),
     ("unanswered", |result| result.counts.unanswered as f64, 0),
     ("duplicates", |result| result.counts.duplicates as f64, 0),

@@ -176,8 +176,9 @@ const PROGRESS_STEPS: u32 = 20;
 async fn sample<U: Up>(controllers: Vec<Controller<U>>, start: Instant, begins: Instant, ends: Instant) -> Vec<Sample> {
     let every = ((ends - begins) / 50).max(Duration::from_millis(100));
     let mut samples = Vec::new();
-    let (mut at, mut answered_before) = (begins, None);
-    while at <= ends {
+    let (mut at, mut before) = (begins, None);
+    // At the end itself a closed loop may be over already.
+    while at < ends {
         tokio::time::sleep_until(at.into()).await;
         let (mut out, mut answered) = (0, 0);
         for controller in &controllers {
@@ -185,10 +186,11 @@ async fn sample<U: Up>(controllers: Vec<Controller<U>>, start: Instant, begins: 
             out += counts.unanswered;
             answered += counts.submitted - counts.unanswered;
         }
-        let since = every.as_secs_f64();
-        if let Some(before) = answered_before.replace(answered) {
-            let rate_per_s = seconds(answered - before) / since;
-            samples.push(Sample { at_s: (at - start).as_secs_f64(), out, rate_per_s });
+        // A busy machine wakes it late.
+        let now = Instant::now();
+        if let Some((then, answered_then)) = before.replace((now, answered)) {
+            let rate_per_s = seconds(answered - answered_then) / (now - then).as_secs_f64();
+            samples.push(Sample { at_s: (now - start).as_secs_f64(), out, rate_per_s });
         }
         at += every;
     }

@@ -1,5 +1,6 @@
 //! Keeps a peer's server: starts it on a free port of the loopback interface with a folder of its own, and ends it, with all
-//! processes it started, when told to. This runs in a part of its own, so that no server is left behind when the parent dies.
+//! processes it started, when told to. This runs in a part of its own, so that no server is left behind when the parent dies, and
+//! servers are in process groups of their own: an interrupt from the terminal is for their keeper, who ends them all.
 
 use super::{Launch, Peer};
 use crate::part::{Event, Report};
@@ -7,30 +8,51 @@ use crate::tree;
 use anyhow::{Context, bail};
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 /// Runs a server until `stop` resolves, or says why it cannot.
 pub(crate) async fn serve(peer: Peer, report: Report, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let interrupted = interrupted()?;
     let folder = Folder::create(peer)?;
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
     let mut server = Server { children: Vec::new() };
     let Launch { commands } = peer.launch(&folder.0, address.port())?;
     for mut command in commands {
         let log = File::options().create(true).append(true).open(folder.log())?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
         server.children.push(child);
     }
-    if let Err(error) = server.await_ready(address).await {
-        return Err(error.context(last_lines(&folder.log())));
+    let kept = async {
+        server.await_ready(address).await.map_err(|error| error.context(last_lines(&folder.log())))?;
+        report(Event::Listening { address, admin: None });
+        stop.await;
+        Ok(())
+    };
+    tokio::select! {
+        kept = kept => kept,
+        () = interrupted => bail!("interrupted"),
     }
-    report(Event::Listening { address, admin: None });
-    stop.await;
-    Ok(())
+}
+
+/// Resolves at the first signal that would end this process.
+fn interrupted() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 /// A port that nobody listens on now. Somebody may come first, but then the server says so.

@@ -131,7 +131,7 @@ impl Peer {
         match self {
             Self::Nats | Self::RedisLists | Self::RedisStreams => Duration::ZERO,
             Self::Rabbitmq => Duration::from_secs(2),
-            Self::Kafka | Self::KafkaTuned => Duration::from_secs(10),
+            Self::Kafka | Self::KafkaTuned => Duration::from_secs(15),
         }
     }
 

@@ -22,6 +22,10 @@ pub(crate) const THROUGHPUT: Figure =
 pub(crate) const CPU: Figure =
     Figure { of: |run| run.server_cpu_us_per_activation, show: figures::time, most_first: false };
 
+/// What controllers and workers take for it.
+pub(crate) const CLIENTS_CPU: Figure =
+    Figure { of: RunResult::clients_cpu_us_per_activation, show: figures::time, most_first: false };
+
 /// The server's memory.
 pub(crate) const MEMORY: Figure = Figure {
     of: |run| mebibytes(run.server_rss_bytes_max),
@@ -35,9 +39,9 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 const ROW: f64 = 26.0;
-const LABEL: f64 = 132.0;
+const LABEL: f64 = 142.0;
 const VALUE: f64 = 66.0;
-const WIDTH: f64 = 400.0;
+const WIDTH: f64 = 412.0;
 
 /// Writing to a string cannot fail.
 macro_rules! put {

@@ -1,6 +1,6 @@
 //! The page: what is on it and in which order.
 
-use super::bars::{self, CPU, Figure, MEMORY, THROUGHPUT};
+use super::bars::{self, CLIENTS_CPU, CPU, Figure, MEMORY, THROUGHPUT};
 use super::chart::{self, Axis, Line, Scale};
 use super::figures::{self, Scenario, class, escape, short, time, title};
 use crate::compare;
@@ -29,6 +29,11 @@ pub(crate) fn page(runs: &[RunResult]) -> String {
             bar_tiles(&scenarios, &CPU, |_| true),
         ),
         section(
+            "Clients' CPU per activation",
+            "What controllers and workers take for it. They share the cores with the server, so they bound the throughput as it does.",
+            bar_tiles(&scenarios, &CLIENTS_CPU, |scenario| scenario.is_closed() && has_details(scenario)),
+        ),
+        section(
             "Server memory",
             "Most that was resident, all processes of the server.",
             bar_tiles(&scenarios, &MEMORY, is_saturated(&scenarios)),
@@ -50,8 +55,12 @@ pub(crate) fn page(runs: &[RunResult]) -> String {
         ),
         section(
             "Through the window: depth",
-            "Activations without an answer: queued, running or on their way. The first run of each target.",
-            tiles("grid-of wide", &scenarios, |scenario| series(scenario, "waiting for an answer", |sample| sample.0)),
+            "Activations without an answer: queued, running or on their way. The first run of each target. \
+             Open loops only: a closed loop keeps it where it was told to.",
+            tiles("grid-of wide", &scenarios, |scenario| match scenario.is_closed() {
+                true => None,
+                false => series(scenario, "waiting for an answer", |sample| sample.0),
+            }),
         ),
         section("All medians", "", medians(&scenarios)),
         section("What was run", "", settings(runs)),
@@ -61,6 +70,10 @@ pub(crate) fn page(runs: &[RunResult]) -> String {
          <title>Activation router: load test report</title><style>{CHART_STYLE}{PAGE_STYLE}</style></head>\n<body><main>\n{}\n</main></body></html>\n",
         sections.concat()
     )
+}
+
+fn has_details(scenario: &Scenario<'_>) -> bool {
+    scenario.any().is_some_and(|run| run.details.is_some())
 }
 
 /// A section, unless there is nothing to show.
@@ -305,7 +318,8 @@ mod tests {
     fn run(target: &str, scenario: &str) -> RunResult {
         let sample = |at_s| Sample { at_s, out: 5, rate_per_s: 100.0 };
         let about = About { commit: "abc<def".to_owned(), version: format!("{target} 1.0"), ..About::default() };
-        let details = Details { curve: Vec::new(), series: vec![sample(1.0), sample(2.0)], about };
+        let series = vec![sample(1.0), sample(2.0)];
+        let details = Details { series, about, ..Details::default() };
         RunResult {
             target: target.to_owned(),
             scenario: scenario.to_owned(),

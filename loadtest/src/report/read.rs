@@ -22,7 +22,7 @@ fn parse(text: &str) -> anyhow::Result<Vec<RunResult>> {
 fn one(run: Value, pattern: &Value) -> anyhow::Result<RunResult> {
     check(&run, pattern, "the run")?;
     // Half of the details is none of them.
-    for key in ["curve", "series", "about"] {
+    for key in ["clients_cpu_us_per_activation", "curve", "series", "about"] {
         ensure!(run.get("about").is_none() || run.get(key).is_some(), "`{key}` is missing beside `about`");
     }
     serde_json::from_value(run).context("a value out of its range")
@@ -70,6 +70,7 @@ mod tests {
         let run = parse(&text(|_| {})).unwrap().remove(0);
         assert_eq!((run.target.as_str(), run.details.is_none()), ("router", true));
         let details = Details {
+            clients_cpu_us_per_activation: 1.5,
             curve: vec![Quantile { quantile: 0.5, us: 12.5 }],
             series: vec![Sample { at_s: 1.0, out: 3, rate_per_s: 10.0 }],
             about: About { commit: "abc".to_owned(), ..About::default() },
@@ -88,7 +89,7 @@ mod tests {
         let negative = text(|run| run["completed"] = (-1).into());
         assert!(refused(&negative).starts_with("run 1: a value out of its range"), "{}", refused(&negative));
         let half = text(|run| run["about"] = Value::Object(serde_json::Map::new()));
-        assert_eq!(refused(&half), "run 1: `curve` is missing beside `about`");
+        assert_eq!(refused(&half), "run 1: `clients_cpu_us_per_activation` is missing beside `about`");
     }
 
     #[test]
