@@ -157,6 +157,8 @@ impl Config {
         let timeout = self.timeout.as_millis();
         client
             .set("group.id", &self.group)
+            // What is not answered is asked again by librdkafka, twice.
+            .set("socket.timeout.ms", (timeout / 3).to_string())
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
@@ -166,7 +168,7 @@ impl Config {
             .set("session.timeout.ms", timeout.to_string())
             .set("heartbeat.interval.ms", (timeout / 3).to_string())
             .set("max.poll.interval.ms", "300000")
-            .set("fetch.wait.max.ms", "20")
+            .set("fetch.wait.max.ms", FETCH_WAIT_MS)
             .set("fetch.queue.backoff.ms", "2")
             .set("fetch.message.max.bytes", FETCH_BYTES.to_string())
             .set("queued.min.messages", "100000")
@@ -186,8 +188,7 @@ impl Config {
         client
             .set("bootstrap.servers", &self.servers)
             .set("allow.auto.create.topics", "false")
-            // A request that is not answered is tried again by librdkafka, twice.
-            .set("socket.timeout.ms", (self.timeout.as_millis() / 3).to_string())
+            .set("socket.timeout.ms", self.timeout.as_millis().to_string())
             // Its log lines wait in a queue, and what they say comes back as errors too.
             .set_log_level(RDKafkaLogLevel::Emerg);
         client
@@ -323,7 +324,9 @@ const QUEUE_BYTES: usize = 64 << 20;
 const BATCH_BYTES: usize = 1_000_000;
 /// One answer to a reader, and what a reader holds ahead of its caller.
 const FETCH_BYTES: usize = 1 << 20;
-const AHEAD_BYTES: usize = 2 << 20;
+const AHEAD_BYTES: usize = 1 << 20;
+/// How long a reader is held up by the lane it was on before, at most.
+const FETCH_WAIT_MS: &str = "5";
 
 #[cfg(test)]
 mod tests {

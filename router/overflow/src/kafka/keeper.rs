@@ -161,6 +161,7 @@ impl Keeper {
         if self.trimmed.elapsed() >= CALM {
             self.trimmed = Instant::now();
             self.trim();
+            self.shared.readers.clear(CALM);
         }
     }
 

@@ -40,7 +40,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A store in a topic of Apache Kafka. See the module for what it promises.
 pub struct Kafka {
@@ -102,7 +102,7 @@ impl Kafka {
         }
         // If it is held up, its thread ends once the broker is back, or with the process.
         let _ended = self.shared.commits.end(Instant::now() + self.shared.config.timeout);
-        self.shared.readers.clear();
+        self.shared.readers.clear(Duration::ZERO);
         *self.shared.producer.write() = None;
     }
 

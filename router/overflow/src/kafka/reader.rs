@@ -21,6 +21,7 @@ pub(super) struct Reader {
     ahead: Option<(u64, Bytes)>,
     /// A batch of records was damaged; what follows tells how many they were.
     damaged: bool,
+    used: Instant,
 }
 
 /// All of them: as many as are in use, and those that wait, the one used last at the end.
@@ -80,7 +81,7 @@ impl Readers {
 
     fn open(&self, shared: &Shared) -> Result<Reader, ReadError> {
         match shared.config.consumer().create_with_context(Quiet) {
-            Ok(consumer) => Ok(Reader { consumer, at: None, ahead: None, damaged: false }),
+            Ok(consumer) => Ok(Reader { consumer, at: None, ahead: None, damaged: false, used: Instant::now() }),
             Err(error) => {
                 self.give_back(None);
                 Err(ReadError::Unavailable(error.to_string()))
@@ -96,10 +97,11 @@ impl Readers {
         self.back.notify_one();
     }
 
-    /// Ends those that are not in use, with what they fetched ahead.
-    pub(super) fn clear(&self) {
-        let idle = std::mem::take(&mut self.pool.lock().idle);
-        drop(idle);
+    /// Ends those that were not used for so long, with what they fetched ahead.
+    pub(super) fn clear(&self, idle: Duration) {
+        let is_idle = |reader: &mut Reader| reader.used.elapsed() >= idle;
+        let ended: Vec<Reader> = self.pool.lock().idle.extract_if(.., is_idle).collect();
+        drop(ended);
     }
 }
 
@@ -156,7 +158,7 @@ impl Reader {
     }
 
     fn finish(&mut self, shared: &Shared, lane: u16, batch: &Batch) {
-        self.at = Some((lane, batch.next));
+        (self.at, self.used) = (Some((lane, batch.next)), Instant::now());
         self.damaged &= batch.damaged == 0;
         shared.lanes.damaged.fetch_add(batch.damaged, Ordering::Relaxed);
     }
@@ -223,7 +225,7 @@ fn explain(shared: &Shared, lane: u16, from: u64, stop: Stop) -> ReadError {
 }
 
 /// Consumers at most, so lanes that can be read at the same time. Each is a few threads and what it fetches ahead.
-const READERS_MAX: usize = 4;
+const READERS_MAX: usize = 8;
 /// How long a batch that has something waits for more that is known to be there.
 const FILL: Duration = Duration::from_millis(20);
 /// How often a waiting read looks whether the store still stands.
