@@ -341,6 +341,8 @@ mod tests {
             (26, 409),
             (27, 503),
             (28, 502),
+            (29, 429),
+            (30, 503),
             (99, 503),
         ];
         all.extend(reasons.map(|(number, status)| (rejected(by_router(number)), status)));
@@ -353,7 +355,7 @@ mod tests {
         for (outcome, status) in statuses() {
             assert_eq!(outcome.http_status(), status, "{outcome:?}");
         }
-        assert!(v1::Reason::try_from(29).is_err(), "a new reason wants a line above");
+        assert!(v1::Reason::try_from(31).is_err(), "a new reason wants a line above");
     }
 
     #[test]
