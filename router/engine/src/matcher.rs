@@ -198,7 +198,9 @@ impl Matcher {
     /// Whether the activation in that slot is to be answered in that session; None: another one is there, or none.
     pub(crate) fn owes(&self, slot: Key, id: &ActivationId, session: StreamId) -> Option<bool> {
         let slot = self.slots.get(slot).filter(|slot| slot.id == *id)?;
-        Some(slot.controller == session && slot.reply == Reply::Outcome && !slot.is_answered())
+        // One on its way into the store has not been acknowledged yet.
+        let awaited = slot.reply == Reply::Outcome || slot.is_spilling();
+        Some(slot.controller == session && awaited && !slot.is_answered())
     }
 
     /// Since when it has had nothing to do, as far as it knows: nothing queued, nothing in flight, no containers.

@@ -14,7 +14,7 @@ use engine::id::{ActionKey, ActivationId, StreamId};
 use engine::input::{Completion, Input, Push, Unstored};
 use engine::lanes::Lane;
 use engine::limits::{Limits, OverflowLimits};
-use engine::outcome::{Answer, Outcome, Reply, RunStatus};
+use engine::outcome::{Answer, Durability, Outcome, Reply, RunStatus};
 use engine::tally::Count;
 use engine::time::Timestamp;
 use proptest::prelude::*;
@@ -388,6 +388,33 @@ fn it_reads_back_no_more_than_fits() {
     let front = world.hub.budget().queued() - 5;
     assert!((1..=6).contains(&front), "{front} came back");
     world.heal();
+}
+
+/// One that only wants to hear that it is taken is not lost while it is on its way into the store: its controller, which came back
+/// and asks, hears of it then.
+#[test]
+fn what_is_on_its_way_is_not_lost() {
+    let limits = Limits { action_queued_max: 1, overflow: Some(OverflowLimits::default()), ..Limits::default() };
+    let mut world = World::new(limits);
+    world.take(&Op::Push(0));
+    let deadline = world.pass.now + TIME_LEFT;
+    let push = Push {
+        id: id(2),
+        controller: CONTROLLER,
+        reply: Reply::Accepted,
+        attempt: 1,
+        accepted_at: world.pass.now,
+        deadline,
+        payload: Bytes::new(),
+        accepted: false,
+    };
+    world.enter(0, Input::Push(push));
+    assert_eq!(world.on_its_way.len(), 1);
+    let (mut asked, actions) = (vec![id(2)], [world.actions[0].0.clone()]);
+    world.hub.drop_owed(&mut asked, CONTROLLER, &actions, &mut world.pass);
+    assert_eq!(asked, [], "it will hear");
+    world.take(&Op::Write(1, Written::Durable));
+    assert_eq!(world.answered[&id(2)], Outcome::Accepted(Durability::Durable));
 }
 
 proptest! {
