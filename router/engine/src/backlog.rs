@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A lane is handed in strictly in its order. Where actions share it, the head of it waits until its own action wants it. One that
-//! nobody asks for is offered to its action once: it comes from an earlier life of the router, or nobody knew that it was stored.
+//! nobody asks for is offered to its action: it comes from an earlier life of the router, or nobody knew that it was stored. An action
+//! that overflows into another lane by now does not ask; it takes some whenever its queue is low.
 
 use crate::effect::{Refill, Spilled, Want};
 use crate::hub::Action;
@@ -29,8 +30,8 @@ pub struct Backlog {
     /// Read and not handed in.
     fetched: VecDeque<Fetched>,
     wants: Vec<Wanted>,
-    /// The position of the head that was offered to its action last, and whether that overflows into this lane.
-    offered: Option<(u64, bool)>,
+    /// What was offered to its action last.
+    offered: Option<Offer>,
     /// Its consume mark could not be set yet.
     stuck: Option<Handover>,
 }
@@ -52,6 +53,28 @@ struct Wanted {
     want: Want,
     /// What the action knows to be handed in.
     cursor: u64,
+}
+
+/// The head of the lane was offered to its action.
+#[derive(Debug)]
+struct Offer {
+    position: u64,
+    action: Arc<Action>,
+    recalled: Recalled,
+}
+
+/// What an action makes of a lane that may hold something of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    /// It overflows into that lane, and asks for what it has there.
+    Here,
+    /// It overflows into another one. It takes so much now; nothing: it has to be asked again.
+    Elsewhere(Want),
+}
+
+impl Recalled {
+    /// It has no room for any now.
+    pub(crate) const NOT_NOW: Self = Self::Elsewhere(Want { records: 0, bytes: 0 });
 }
 
 /// What is to be done next.
@@ -85,18 +108,35 @@ pub struct Handover {
     pub before: u64,
     /// What each action gets.
     pub refilled: Vec<(Arc<Action>, Refilled)>,
-    /// What is to be pushed like new ones, for nobody to be answered.
-    pub pushed: Vec<(ActionKey, Spilled)>,
     /// Activations of an earlier life whose time is over: they are dropped.
     pub expired: u64,
     /// Activations of this life of which nobody knew that they were stored, and whose action has moved to another lane since.
     pub void: u64,
 }
 
+impl Want {
+    /// A record more is had. The last of them may be as long as it likes; with no bytes left there are no records left either.
+    fn take(&mut self, record: &Spilled) {
+        let bytes = u32::try_from(record.payload.len()).unwrap_or(u32::MAX);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.records = if self.bytes == 0 { 0 } else { self.records.saturating_sub(1) };
+    }
+}
+
 impl Handover {
     /// How many activations it hands in.
     pub fn activations(&self) -> usize {
-        self.refilled.iter().map(|(_, refilled)| refilled.records.len()).sum::<usize>() + self.pushed.len()
+        self.refilled.iter().map(|(_, refilled)| refilled.records.len()).sum()
+    }
+
+    /// What that action gets, after all it gets already.
+    fn of(&mut self, action: &Arc<Action>, cursor: Option<u64>) -> &mut Refilled {
+        let known = self.refilled.iter().position(|(other, _)| Arc::ptr_eq(other, action));
+        let at = known.unwrap_or(self.refilled.len());
+        if known.is_none() {
+            self.refilled.push((action.clone(), Refilled { records: Vec::new(), cursor }));
+        }
+        &mut self.refilled[at].1
     }
 
     /// Whether nothing is consumed by it: it only tells actions how far their lane is.
@@ -137,9 +177,9 @@ impl Backlog {
         self.next = self.next.max(first);
     }
 
-    /// The head was offered to its action. `here`: it overflows into this lane now, and will ask for it.
-    pub fn offered(&mut self, here: bool) {
-        self.offered = self.fetched.front().map(|head| (head.position, here));
+    /// The head was offered to its action.
+    pub fn offered(&mut self, action: Arc<Action>, recalled: Recalled) {
+        self.offered = self.fetched.front().map(|head| Offer { position: head.position, action, recalled });
     }
 
     /// The consume mark could not be set: the same comes with the next step.
@@ -175,7 +215,10 @@ impl Backlog {
             return Step::Hand(handover);
         }
         if let Some(Fetched { position, key, .. }) = self.fetched.front() {
-            if !self.may_go(*position) || self.was_offered(*position).is_some() {
+            let offer = self.offered.take_if(|offer| offer.position == *position);
+            if !self.may_go(*position) || offer.is_some() {
+                // Where there was no room it is offered again, some time later.
+                self.offered = offer.filter(|offer| offer.recalled == Recalled::Here);
                 return Step::Idle;
             }
             return Step::Recall { key: key.clone(), end: self.recovered.max(position + 1) };
@@ -191,46 +234,64 @@ impl Backlog {
     fn take_head(&mut self, now: Timestamp, to: &mut Handover) -> Option<u64> {
         let head = self.fetched.front().filter(|head| self.may_go(head.position))?;
         let of_earlier_life = head.record.sequence.is_none();
-        let wanted = self.wants.iter().position(|wanted| wanted.action.key() == &head.key && wanted.want.bytes > 0);
-        let elsewhere = self.was_offered(head.position) == Some(false);
+        let wanted = self.wants.iter().position(|wanted| wanted.action.key() == &head.key && wanted.want.records > 0);
+        let elsewhere = self.room_elsewhere(head);
         let expired = of_earlier_life && head.record.deadline <= now && !is(Mutant::RecoveredUnfiltered);
-        if !expired && !elsewhere && wanted.is_none() {
+        // One of this life that nobody knew of is not waited for.
+        let full = of_earlier_life && elsewhere.is_some_and(|room| room.records == 0);
+        if !expired && (full || elsewhere.is_none() && wanted.is_none()) {
             return None;
         }
-        let Fetched { position, key, record } = self.fetched.pop_front().expect("it was looked at");
+        let Fetched { position, record, .. } = self.fetched.pop_front().expect("it was looked at");
         match wanted {
             _ if expired => to.expired += 1,
-            _ if elsewhere && of_earlier_life => to.pushed.push((key, record)),
-            _ if elsewhere => to.void += 1,
+            _ if elsewhere.is_some() && of_earlier_life => self.give_elsewhere(record, to),
+            _ if elsewhere.is_some() => to.void += 1,
             Some(at) => self.give(at, position, record, to),
             None => unreachable!("looked at above"),
         }
         Some(position)
     }
 
+    /// What its action takes of it, if that overflows into another lane. What was said of one of an earlier life goes for those behind
+    /// it, too.
+    fn room_elsewhere(&self, head: &Fetched) -> Option<Want> {
+        let offer = self.offered.as_ref()?;
+        let is_meant = match head.record.sequence {
+            None => offer.action.key() == &head.key,
+            Some(_) => offer.position == head.position,
+        };
+        match offer.recalled {
+            Recalled::Elsewhere(room) if is_meant => Some(room),
+            _ => None,
+        }
+    }
+
+    /// Gives a record to the action that it was offered to.
+    fn give_elsewhere(&mut self, record: Spilled, to: &mut Handover) {
+        let Some(Offer { action, recalled: Recalled::Elsewhere(room), .. }) = &mut self.offered else { return };
+        room.take(&record);
+        to.of(action, None).records.push(record);
+    }
+
     /// Gives a record to the action that wants it.
     fn give(&mut self, at: usize, position: u64, record: Spilled, to: &mut Handover) {
         let Wanted { action, want, .. } = &mut self.wants[at];
-        let bytes = u32::try_from(record.payload.len()).unwrap_or(u32::MAX);
-        want.records -= 1;
-        want.bytes = if want.records == 0 { 0 } else { want.bytes.saturating_sub(bytes) };
-        let known = to.refilled.iter().position(|(other, _)| Arc::ptr_eq(other, action));
-        let known = known.unwrap_or_else(|| {
-            to.refilled.push((action.clone(), Refilled { records: Vec::new(), cursor: 0 }));
-            to.refilled.len() - 1
-        });
-        let refilled = &mut to.refilled[known].1;
+        want.take(&record);
+        let refilled = to.of(action, Some(0));
         refilled.records.push(record);
-        refilled.cursor = position + 1;
+        refilled.cursor = Some(position + 1);
     }
 
-    /// Those who got something have had their answer. What lies behind it and was damaged is behind them, too.
+    /// Those who got something that they asked for have had their answer. What lies behind it and was damaged is behind them, too.
     fn answered(&mut self, handover: &mut Handover) {
         let Handover { refilled, before, .. } = handover;
-        self.wants.retain(|wanted| !refilled.iter().any(|(action, _)| Arc::ptr_eq(action, &wanted.action)));
+        let had = refilled.iter().filter(|(_, refilled)| refilled.cursor.is_some()).map(|(action, _)| action);
+        self.wants.retain(|wanted| !had.clone().any(|action| Arc::ptr_eq(action, &wanted.action)));
         if self.fetched.is_empty() {
             *before = self.next;
-            refilled.iter_mut().for_each(|(_, refilled)| refilled.cursor = self.next);
+            let cursors = refilled.iter_mut().filter_map(|(_, refilled)| refilled.cursor.as_mut());
+            cursors.for_each(|cursor| *cursor = self.next);
         }
     }
 
@@ -240,7 +301,7 @@ impl Backlog {
         self.wants.retain(|wanted| {
             let news = wanted.cursor < next;
             if news {
-                to.refilled.push((wanted.action.clone(), Refilled { records: Vec::new(), cursor: next }));
+                to.refilled.push((wanted.action.clone(), Refilled { records: Vec::new(), cursor: Some(next) }));
             }
             !news
         });
@@ -250,10 +311,6 @@ impl Backlog {
     /// A read may give more than is known to be durable here: what has been written and not been told yet. That waits.
     fn may_go(&self, position: u64) -> bool {
         position < self.end
-    }
-
-    fn was_offered(&self, position: u64) -> Option<bool> {
-        self.offered.filter(|(of, _)| *of == position).map(|(_, here)| here)
     }
 
     /// As much as the greediest wants.
@@ -266,10 +323,23 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::{Hub, Pass};
     use crate::id::{ActivationId, StreamId};
+    use crate::limits::Limits;
     use crate::outcome::Reply;
     use bytes::Bytes;
     use std::time::Duration;
+
+    fn action() -> Arc<Action> {
+        impl crate::effect::Perform for Nobody {
+            fn perform(&mut self, effects: &mut Vec<crate::effect::Effect>) {
+                effects.clear();
+            }
+        }
+        struct Nobody;
+        let (hub, mut pass) = (Hub::new(Limits::default(), 7, 1, Timestamp::ZERO), Pass::new(Nobody));
+        hub.declare(&ActionKey::new("tenant", "action", ""), &mut pass).unwrap()
+    }
 
     fn fetched(position: u64, sequence: Option<u32>) -> Fetched {
         let (accepted_at, deadline) = (Timestamp::ZERO, Timestamp::ZERO + Duration::from_secs(1));
@@ -284,11 +354,27 @@ mod tests {
         // The writer was quicker than its word of it: a second record is there.
         backlog.fetched([fetched(0, None), fetched(1, Some(7))], 2);
         assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { end: 1, .. }));
-        backlog.offered(false);
+        backlog.offered(action(), Recalled::Elsewhere(Want { records: 9, bytes: 9 }));
         let Step::Hand(handover) = backlog.step(Timestamp::ZERO) else { panic!("the first may go") };
         assert_eq!((handover.before, handover.activations()), (1, 1));
         assert!(matches!(backlog.step(Timestamp::ZERO), Step::Idle));
+        backlog.offered = None;
         backlog.extend(2);
         assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { end: 2, .. }));
+    }
+    #[test]
+    fn one_that_overflows_elsewhere_gets_what_it_has_room_for() {
+        let mut backlog = Backlog::new(0, 3);
+        backlog.fetched((0..3).map(|position| fetched(position, None)), 3);
+        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { .. }));
+        let action = action();
+        backlog.offered(action.clone(), Recalled::NOT_NOW);
+        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Idle), "it waits");
+        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { .. }), "and is offered again");
+        backlog.offered(action, Recalled::Elsewhere(Want { records: 2, bytes: 9 }));
+        let Step::Hand(handover) = backlog.step(Timestamp::ZERO) else { panic!("two may go") };
+        assert_eq!((handover.before, handover.activations()), (2, 2));
+        assert_eq!(handover.refilled[0].1.cursor, None, "it did not ask");
+        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { .. }));
     }
 }

@@ -5,6 +5,7 @@
 //!    └──── shared by all matchers: limits, ledger of ids, budget, timers
 //! ```
 
+use crate::backlog::Recalled;
 use crate::budget::Budget;
 use crate::container::{ContainerKey, Registration};
 use crate::effect::{Effect, Perform};
@@ -198,8 +199,8 @@ impl Hub {
         Ok((action, registered?))
     }
 
-    /// A lane may hold activations of an action that it does not know of, up to below `end`. Returns the action, and whether it asks for
-    /// them from now on: not if it overflows into another lane already.
+    /// A lane may hold activations of an action that it does not know of, up to below `end`. Returns the action and what it makes of
+    /// them.
     ///
     /// # Errors
     /// [`Reason::TooManyActions`]
@@ -209,13 +210,13 @@ impl Hub {
         lane: Lane,
         end: u64,
         pass: &mut Pass<P>,
-    ) -> Result<(Arc<Action>, bool), Rejection> {
+    ) -> Result<(Arc<Action>, Recalled), Rejection> {
         let (action, newer) = self.find_or_add(key, pass).inspect_err(|_| self.drop_empty_family(&key.name))?;
         let mut inputs = vec![Input::Recall(lane, end)];
         inputs.extend(newer.map(Input::Supersede));
         self.enter_and_wait(&action, &mut inputs, pass);
-        let recalls = self.visit(&action, pass, |matcher, _| matcher.overflows_into(lane));
-        Ok((action, recalls))
+        let recalled = self.visit(&action, pass, |matcher, turn| matcher.recalled(lane, turn));
+        Ok((action, recalled))
     }
 
     /// Hands `inputs` in to an action and leaves the list empty. They are worked on by this thread, or by the one that is

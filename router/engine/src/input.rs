@@ -108,8 +108,9 @@ pub enum Unstored {
 pub struct Refilled {
     /// In their order.
     pub records: Vec<Spilled>,
-    /// Everything of this action that lies below it in its lane was handed in, or is lost.
-    pub cursor: u64,
+    /// Everything of this action that lies below it in its lane was handed in, or is lost. None: they are of another lane and were not
+    /// asked for.
+    pub cursor: Option<u64>,
 }
 
 /// How an activation ended, as its container says.

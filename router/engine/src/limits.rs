@@ -52,7 +52,8 @@ pub struct OverflowLimits {
     pub lanes: u16,
     /// Most bytes that are on their way into the store, `queued_overhead_bytes` for each activation among them.
     pub pending_bytes_max: u64,
-    /// Most activations of one action that are read back at a time. So many and half as many again may be in memory beyond its limits.
+    /// Most activations of one action that are read back at a time. So many and half as many again may be in memory beyond its limits;
+    /// so many more of one that also has some of an earlier life of the router in another lane.
     pub refill_records: u32,
     /// Most payload bytes of one action that are read back at a time.
     pub refill_bytes: u32,

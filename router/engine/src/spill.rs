@@ -10,6 +10,7 @@
 //! Closing is what lets go: while writes take time and pushes do not pause, there is never a moment with nothing being written.
 //! Where a limit is met again meanwhile, what comes then goes out as the second run, behind what waits in memory.
 
+use crate::backlog::Recalled;
 use crate::effect::{Effect, Refill, Spill, Spilled, Want};
 use crate::id::ActivationId;
 use crate::input::{Push, Refilled, Unstored};
@@ -147,16 +148,16 @@ impl Matcher {
 
     /// Takes back what was stored.
     pub(crate) fn refilled(&mut self, refilled: Refilled, turn: &mut Turn<'_>) {
-        if let Some(overflowing) = &mut self.overflowing {
+        if let Some((overflowing, cursor)) = self.overflowing.as_mut().zip(refilled.cursor) {
             overflowing.wanted = false;
-            overflowing.cursor = overflowing.cursor.max(refilled.cursor);
+            overflowing.cursor = overflowing.cursor.max(cursor);
         }
         refilled.records.into_iter().for_each(|record| self.refill(record, turn));
         self.settle(turn);
     }
 
     /// There may be activations of the action in that lane that it does not know of, below `end`. If it overflows into another one it
-    /// has nothing to do with them; else it asks for them, and what is pushed goes behind them.
+    /// does not ask for them; else it does, and what is pushed goes behind them.
     pub(crate) fn recall(&mut self, lane: Lane, end: u64, turn: &mut Turn<'_>) {
         let Some(lanes) = &turn.shared.lanes else { return };
         let begins = || {
@@ -171,9 +172,18 @@ impl Matcher {
         }
     }
 
-    /// Whether it recalls from that lane.
-    pub(crate) fn overflows_into(&self, lane: Lane) -> bool {
-        self.overflowing.as_ref().is_some_and(|overflowing| overflowing.lane == lane)
+    /// What it makes of that lane, now that it was recalled from there. Of another lane than its own it takes what it would ask for at a
+    /// time, where its queue is low.
+    pub(crate) fn recalled(&self, lane: Lane, turn: &Turn<'_>) -> Recalled {
+        let (Some(overflowing), Some(lanes)) = (&self.overflowing, &turn.shared.lanes) else {
+            return Recalled::NOT_NOW;
+        };
+        let batch = batch(lanes.limits(), turn.shared.limits.action_queued_max);
+        match overflowing {
+            overflowing if overflowing.lane == lane => Recalled::Here,
+            overflowing if self.queued - overflowing.behind > u64::from(batch / 2) => Recalled::NOT_NOW,
+            _ => Recalled::Elsewhere(Want { records: batch, bytes: lanes.limits().refill_bytes }),
+        }
     }
 
     /// An activation was queued at the end.

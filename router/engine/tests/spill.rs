@@ -230,7 +230,11 @@ impl World {
 
     fn read(&mut self, lane: usize) {
         match self.backlogs[lane].step(self.pass.now) {
-            Step::Idle => {}
+            Step::Idle => {
+                if self.backlogs[lane].has_recovered() {
+                    self.hub.lanes().unwrap().leave(Lane(u16::try_from(lane).unwrap()));
+                }
+            }
             Step::Read { from, most } => {
                 let found = self.stores[lane].records.range(from..).take(most.records as usize);
                 let fetched: Vec<Fetched> = found
@@ -248,13 +252,13 @@ impl World {
             }
             Step::Recall { key, end } => {
                 let number = u16::try_from(lane).unwrap();
-                let here = self.hub.recall(&key, Lane(number), end, &mut self.pass).unwrap().1;
-                self.backlogs[lane].offered(here);
+                let (action, recalled) = self.hub.recall(&key, Lane(number), end, &mut self.pass).unwrap();
+                self.backlogs[lane].offered(action, recalled);
                 self.perform();
             }
             Step::Hand(handover) => {
                 self.stores[lane].consumed = self.stores[lane].consumed.max(handover.before);
-                assert!(handover.pushed.is_empty() && handover.expired == 0);
+                assert!(handover.expired == 0);
                 for (action, refilled) in handover.refilled {
                     self.hub.enter(&action, &mut vec![Input::Refilled(Box::new(refilled))], &mut self.pass);
                 }
@@ -415,6 +419,54 @@ fn what_is_on_its_way_is_not_lost() {
     assert_eq!(asked, [], "it will hear");
     world.take(&Op::Write(1, Written::Durable));
     assert_eq!(world.answered[&id(2)], Outcome::Accepted(Durability::Durable));
+}
+
+/// Of an earlier life there is much in a lane, and its action overflows into another one: no more of it is in memory than there is to
+/// be, whether or not the store takes anything, and in the end all of it has come back.
+#[test]
+fn what_an_earlier_life_left_waits_for_room() {
+    let overflow = OverflowLimits { lanes: 2, refill_records: 4, pending_bytes_max: 60, ..OverflowLimits::default() };
+    let limits = Limits {
+        action_queued_max: 10,
+        queued_overhead_bytes: 10,
+        overflow: Some(overflow),
+        breaker: None,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits);
+    world.hub.lanes().unwrap().occupy(Lane(0));
+    let key = world.actions[0].0.key().clone();
+    for n in 1..=100 {
+        let (accepted_at, deadline) = (Timestamp::ZERO, Timestamp::ZERO + TIME_LEFT);
+        let record = Spilled {
+            id: id(1000 + n),
+            controller: StreamId(u64::MAX),
+            reply: Reply::Outcome,
+            attempt: 2,
+            sequence: None,
+            accepted_at,
+            deadline,
+            payload: Bytes::new(),
+        };
+        world.stores[0].records.insert(n, (key.clone(), record));
+    }
+    world.stores[0].next = 101;
+    world.backlogs[0] = Backlog::new(1, 101);
+    // The action overflows before the lane is read.
+    (0..11).for_each(|_| world.take(&Op::Push(0)));
+    assert_eq!((world.on_its_way.len(), world.hub.lanes().unwrap().in_use()), (1, 2));
+    (0..300).for_each(|_| world.take(&Op::Read(0)));
+    assert_eq!(world.hub.budget().queued(), 10, "there is no room");
+    world.take(&Op::Open(false));
+    world.take(&Op::Credit(0, 10));
+    (0..300).for_each(|_| world.take(&Op::Read(0)));
+    assert!((1..=10).contains(&world.hub.budget().queued()), "{} came back", world.hub.budget().queued());
+    for op in [Op::Read(0), Op::Credit(0, 1), Op::Complete(0)].iter().cycle().take(300) {
+        world.take(op);
+    }
+    world.heal();
+    let recovered = (1..=100).filter(|n| world.answered.contains_key(&id(1000 + n))).count();
+    assert_eq!(recovered, 100);
 }
 
 proptest! {

@@ -5,10 +5,10 @@ use super::record::Records;
 use crate::driver::Driver;
 use crate::grpc::Service;
 use engine::backlog::{Backlog, Handover, Step};
-use engine::effect::{Spilled, Want};
+use engine::effect::Want;
 use engine::hub::Pass;
 use engine::id::ActionKey;
-use engine::input::{Input, Push};
+use engine::input::Input;
 use engine::lanes::Lane;
 use engine::tally::Count;
 use overflow::{Most, Overflow, ReadError};
@@ -140,8 +140,8 @@ impl Reader<'_> {
 
     fn recall(&mut self, lane: u16, key: &ActionKey, end: u64) -> bool {
         match self.service.hub.recall(key, Lane(lane), end, &mut self.pass) {
-            Ok((_, here)) => {
-                self.backlogs[usize::from(lane)].offered(here);
+            Ok((action, recalled)) => {
+                self.backlogs[usize::from(lane)].offered(action, recalled);
                 true
             }
             Err(rejection) => {
@@ -165,15 +165,6 @@ impl Reader<'_> {
         for (action, refilled) in handover.refilled {
             self.service.hub.enter(&action, &mut vec![Input::Refilled(Box::new(refilled))], &mut self.pass);
         }
-        handover.pushed.into_iter().for_each(|(key, spilled)| self.push(lane, &key, spilled));
         true
-    }
-
-    /// An activation of an earlier life whose action overflows into another lane by now.
-    fn push(&mut self, lane: u16, key: &ActionKey, spilled: Spilled) {
-        let Ok((action, _)) = self.service.hub.recall(key, Lane(lane), 0, &mut self.pass) else { return };
-        let Spilled { id, controller, reply, attempt, accepted_at, deadline, payload, .. } = spilled;
-        let push = Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: false };
-        self.service.hub.enter(&action, &mut vec![Input::Push(push)], &mut self.pass);
     }
 }

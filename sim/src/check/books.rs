@@ -39,6 +39,8 @@ pub(super) struct CallBook {
     pub(super) quiet: bool,
     /// It was taken over from an earlier life.
     pub(super) recovered: bool,
+    /// It was told lost on its way into the store: it is dropped when it comes back.
+    pub(super) void: bool,
     /// It is queued, and came from the store.
     pub(super) refilled: bool,
     pub(super) session: u32,

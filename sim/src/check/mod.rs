@@ -246,6 +246,7 @@ impl Checker {
             quiet: false,
             recovered: false,
             refilled: false,
+            void: false,
             session: 0,
             sequence: 0,
             attempt: 1,

@@ -70,12 +70,6 @@ impl Checker {
     /// The router reads a push.
     pub fn read(&mut self, now: u64, call: Call, session: u32, action: u16, left_ms: u32, bytes: u64) {
         self.note(Seen::Read { call, session, action, left_ms });
-        let quiet = self.calls[call as usize].only_accept;
-        self.take(now, call, session, now + u64::from(left_ms) * 1000, bytes, quiet);
-    }
-
-    /// The engine is about to be given an activation.
-    pub(super) fn take(&mut self, now: u64, call: Call, session: u32, deadline: u64, bytes: u64, quiet: bool) {
         self.sequence += 1;
         let (life, sequence) = (self.life, self.sequence);
         let book = &mut self.calls[call as usize];
@@ -90,8 +84,8 @@ impl Checker {
         book.session = session;
         book.sequence = sequence;
         book.attempt = 1;
-        book.deadline = deadline;
-        (book.quiet, book.recovered, book.refilled) = (quiet, false, false);
+        book.deadline = now + u64::from(left_ms) * 1000;
+        (book.quiet, book.recovered, book.refilled, book.void) = (book.only_accept, false, false, false);
         book.bytes = bytes;
         book.refusals_owed = 0;
         book.owed = book.quiet.then_some(Said::Accepted);
@@ -634,7 +628,13 @@ impl Checker {
         if !here {
             // Its id counts as ended from now on.
             (book.life, book.place, book.session) = (life, Place::Ended, session);
-        } else if book.session == session && !book.quiet && !matches!(book.place, Place::Overdue(_)) {
+        } else if book.place == Place::Spilling && book.session != session {
+            // Should it come back, it is dropped.
+            book.void = true;
+        } else if book.session == session
+            && (!book.quiet || book.place == Place::Spilling)
+            && !matches!(book.place, Place::Overdue(_))
+        {
             let place = book.place;
             self.fail(Invariant::I2, Some(call), format!("told that it is lost while {place:?}"));
         }

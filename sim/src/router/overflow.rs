@@ -8,7 +8,7 @@ use crate::store::{Body, Failure, Unread};
 use engine::backlog::{Backlog, Fetched, Handover, Step};
 use engine::effect::{Refill, Spill, Spilled, Want};
 use engine::id::{ActionKey, StreamId};
-use engine::input::{Input, Push, Unstored};
+use engine::input::{Input, Unstored};
 use engine::lanes::Lane;
 use engine::mutant::{Mutant, is};
 use engine::outcome::Reply;
@@ -263,7 +263,7 @@ impl Router {
             }
             Step::Recall { key, end } => self.recall(lane, &key, end, ctx),
             Step::Hand(handover) if handover.is_news_only() => {
-                self.hand_in(lane, handover, ctx);
+                self.hand_in(handover, ctx);
                 self.plan_step(lane, ctx);
             }
             Step::Hand(handover) => self.hand(lane, handover, ctx),
@@ -323,8 +323,8 @@ impl Router {
 
     fn recall(&mut self, lane: u16, key: &ActionKey, end: u64, ctx: &mut Ctx) {
         self.note_recalled(key, ctx);
-        if let Ok((_, here)) = self.hub.recall(key, Lane(lane), end, &mut self.pass) {
-            self.flow.ways[usize::from(lane)].backlog.offered(here);
+        if let Ok((action, recalled)) = self.hub.recall(key, Lane(lane), end, &mut self.pass) {
+            self.flow.ways[usize::from(lane)].backlog.offered(action, recalled);
             self.plan_step(lane, ctx);
         } else {
             self.look_later(lane, ctx);
@@ -343,14 +343,13 @@ impl Router {
     fn hand(&mut self, lane: u16, handover: Handover, ctx: &mut Ctx) {
         let again = std::mem::take(&mut self.flow.ways[usize::from(lane)].put_off);
         let refilled = handover.refilled.iter().flat_map(|(_, refilled)| &refilled.records);
-        let records = refilled.chain(handover.pushed.iter().map(|(_, record)| record));
-        let calls = records.filter_map(|record| Some((ctx.call(record.id)?, record.sequence.is_none() && !again)));
+        let calls = refilled.filter_map(|record| Some((ctx.call(record.id)?, record.sequence.is_none() && !again)));
         let calls = calls.collect();
         ctx.checker.handing(lane, calls);
         self.store.begin_mark(lane, handover.before);
         let handover = if is(Mutant::MarkAfterHandOut) {
             let before = handover.before;
-            self.hand_in(lane, handover, ctx);
+            self.hand_in(handover, ctx);
             Handover { before, ..Handover::default() }
         } else {
             handover
@@ -369,12 +368,12 @@ impl Router {
             return self.look_later(lane, ctx);
         }
         ctx.checker.marked(lane, handover.before);
-        self.hand_in(lane, handover, ctx);
+        self.hand_in(handover, ctx);
         ctx.checker.handed_over();
         self.plan_step(lane, ctx);
     }
 
-    fn hand_in(&mut self, lane: u16, handover: Handover, ctx: &mut Ctx) {
+    fn hand_in(&mut self, handover: Handover, ctx: &mut Ctx) {
         self.pass.tally.add(Count::RecoveredExpired, handover.expired);
         for (action, refilled) in handover.refilled {
             for record in &refilled.records {
@@ -384,22 +383,6 @@ impl Router {
             }
             self.enter(&action, Input::Refilled(Box::new(refilled)), ctx);
         }
-        handover.pushed.into_iter().for_each(|(key, record)| self.push_again(lane, &key, record, ctx));
-    }
-
-    /// An activation of an earlier life whose action overflows into another lane by now.
-    fn push_again(&mut self, lane: u16, key: &ActionKey, record: Spilled, ctx: &mut Ctx) {
-        self.note_recalled(key, ctx);
-        let recalled = self.hub.recall(key, Lane(lane), 0, &mut self.pass);
-        self.carry_out(ctx);
-        self.settled(ctx);
-        let Ok((action, _)) = recalled else { return };
-        let Spilled { id, controller, reply, attempt, accepted_at, deadline, payload, .. } = record;
-        if let Some(call) = ctx.call(id) {
-            ctx.checker.pushed(call, deadline.as_micros(), payload.len() as u64);
-        }
-        let push = Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: false };
-        self.enter(&action, Input::Push(push), ctx);
     }
 
     /// While it drains: whether something that is stored is still to come back. Near the end of its time nothing is read back any
