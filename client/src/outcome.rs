@@ -70,7 +70,7 @@ impl Outcome {
     /// | `Rejected`, for what was asked: a name, a time, a number out of its range | 400 | the same again is refused again |
     /// | `Rejected`: `ID_IN_FLIGHT`, `ID_ENDED`, `REPEATED` | 409 | an activation of that id may have run |
     /// | `Rejected`: `PAYLOAD_TOO_LARGE` | 413 | |
-    /// | `Rejected`: `QUEUE_FULL` | 429 | the action has more than its containers can do |
+    /// | `Rejected`: `QUEUE_FULL`, `TENANT_FULL` | 429 | the action or its namespace has more than its containers can do |
     /// | `PlatformFailed` | 500 | as OpenWhisk says of its own errors |
     /// | `ActionFailed` | 502 | as OpenWhisk says of an action's and a developer's errors |
     /// | `Lost`, `Unreachable` if it may have been sent, `Rejected`: `OUTCOME_UNKNOWN` | 502 | it may have run |
