@@ -22,8 +22,6 @@ pub struct Store {
     pub full_until: Instant,
     /// Nobody knows whether what is appended is durable.
     pub unsynced_until: Instant,
-    /// Records that damage has hit before they were consumed.
-    pub damaged: u64,
 }
 
 /// What is kept of an activation: to the store it is opaque.
@@ -145,7 +143,7 @@ impl Store {
         let fails = now < self.unsynced_until;
         let (kafka, mut again) = (self.kafka, Vec::new());
         for (at, log) in (0..).zip(&mut self.lanes) {
-            if !log.records.iter().any(|record| record.state == State::Written) {
+            if log.written().next().is_none() {
                 continue;
             }
             if fails && dice.one_in(2) {
@@ -155,7 +153,7 @@ impl Store {
                 }
                 continue;
             }
-            for record in log.records.iter_mut().filter(|record| record.state == State::Written) {
+            for record in log.written() {
                 record.state = State::Durable;
                 if kafka && is(Mutant::KafkaRepeats) && dice.one_in(8) {
                     again.push((at, record.body.clone()));
@@ -165,7 +163,7 @@ impl Store {
         for (lane, body) in again {
             let log = &mut self.lanes[usize::from(lane)];
             log.push(body, dice);
-            log.records.iter_mut().for_each(|record| record.settle());
+            log.written().for_each(|record| record.state = State::Durable);
         }
     }
 
@@ -217,21 +215,16 @@ impl Store {
     pub fn span(&self, lane: u16) -> (u64, u64) {
         let log = &self.lanes[usize::from(lane)];
         let mark = if is(Mutant::MarkForgotten) { 0 } else { log.mark };
-        let first = log.records.iter().find(|record| record.position >= mark && record.state == State::Durable);
+        let mut left = log.records.range(log.first(mark)..);
+        let first = left.find(|record| record.state == State::Durable);
         first.map_or((log.next, log.next), |first| (first.position.min(log.next), log.next))
-    }
-
-    /// Records that are neither consumed nor damaged.
-    pub fn left(&self) -> usize {
-        let left = |log: &Log| log.unconsumed().filter(|record| record.state != State::Damaged).count();
-        self.lanes.iter().map(left).sum()
     }
 
     /// Damages some records, or lets the first of a lane go, as Kafka's retention may. Returned are those that are hit.
     pub fn damage(&mut self, dice: &mut Dice) -> Vec<Spilled> {
         let lane = dice.index(self.lanes.len());
         let (kafka, log) = (self.kafka, &mut self.lanes[lane]);
-        let first = log.records.partition_point(|record| record.position < log.mark);
+        let first = log.first(log.mark);
         let count = log.records.len() - first;
         if count == 0 {
             return Vec::new();
@@ -252,7 +245,6 @@ impl Store {
             let deleted = segment(&log.records[from]);
             log.records.retain(|record| segment(record) != deleted || record.state == State::Written);
         }
-        self.damaged += hit.len() as u64;
         hit
     }
 }
@@ -269,10 +261,9 @@ impl Log {
     /// What was written and not synced: the first of it may be there, of a log whose pages go out in any order anything. Of what is
     /// torn nothing is read.
     fn lose_some(&mut self, kafka: bool, dice: &mut Dice) {
-        let first = self.records.partition_point(|record| record.state != State::Written);
-        let kept = dice.index(self.records.len() - first + 1);
+        let kept = dice.index(self.written().count() + 1);
         let any_order = !kafka && dice.one_in(3);
-        for (at, record) in (0..).zip(self.records.range_mut(first..)) {
+        for (at, record) in (0..).zip(self.written()) {
             let stays = if any_order { dice.one_in(2) } else { at < kept };
             record.state = if stays { State::Durable } else { State::Damaged };
         }
@@ -281,8 +272,7 @@ impl Log {
     fn read(&self, from: u64, (records, bytes): (u32, u32)) -> Batch {
         let mut batch = Batch { records: Vec::new(), next: from };
         let mut taken = 0;
-        let first = self.records.partition_point(|record| record.position < from);
-        for record in self.records.range(first..) {
+        for record in self.records.range(self.first(from)..) {
             match record.state {
                 State::Written => return batch,
                 State::Damaged if !is(Mutant::DamagedHandedIn) => {}
@@ -306,16 +296,15 @@ impl Log {
         }
     }
 
-    fn unconsumed(&self) -> impl Iterator<Item = &Record> {
-        self.records.iter().filter(|record| record.position >= self.mark)
+    /// Those that are not durable yet: the last ones.
+    fn written(&mut self) -> impl Iterator<Item = &mut Record> {
+        let first = self.records.partition_point(|record| record.state != State::Written);
+        self.records.range_mut(first..)
     }
-}
 
-impl Record {
-    fn settle(&mut self) {
-        if self.state == State::Written {
-            self.state = State::Durable;
-        }
+    /// Where those from a position on begin.
+    fn first(&self, position: u64) -> usize {
+        self.records.partition_point(|record| record.position < position)
     }
 }
 
@@ -364,7 +353,7 @@ mod tests {
             let read: Vec<u64> = batch.records.iter().map(|(position, _)| *position).collect();
             let durable: Vec<u64> = appended.iter().filter_map(|(_, result)| result.ok()).collect();
             assert_eq!(read, durable);
-            assert!(batch.next <= next && store.left() >= 20);
+            assert!(batch.next <= next);
         }
     }
 
@@ -379,7 +368,7 @@ mod tests {
         assert!(!store.marked(4, 1), "it cannot be written");
         store.begin_mark(1, last);
         assert!(store.marked(5, 1));
-        assert_eq!((store.span(1), store.left()), ((last, last + 1), 1));
+        assert_eq!(store.span(1), (last, last + 1));
     }
 
     #[test]

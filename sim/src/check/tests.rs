@@ -2,6 +2,7 @@
 
 use super::*;
 use engine::audit::Audit;
+use engine::limits::OverflowLimits;
 use std::time::Duration;
 
 const LATE: u64 = 10_000_000;
@@ -266,4 +267,177 @@ fn what_is_left_at_the_end_breaks_i12() {
         checker.rested(held, mailboxes, parked, &audit);
         broken(&checker, Invariant::I12, "");
     }
+}
+
+/// As [`scene`], with a store that is open, and no credit: the first two wait in memory.
+fn overflowing() -> Checker {
+    let mut checker = scene(0);
+    let limits = Limits { overflow: Some(OverflowLimits::default()), ..checker.limits.clone() };
+    checker.router_began(&limits);
+    checker.session_began(0);
+    checker.session_began(1);
+    checker.registered(1, 7, 1, 0, 2, 0);
+    checker.store_open(true);
+    for queued in 1..=2 {
+        push(&mut checker, 0);
+        checker.settled(0, queued, 10 * queued);
+    }
+    checker
+}
+
+/// Pushed, and kept in lane 3 at that position.
+fn keep(checker: &mut Checker, position: u64) -> Call {
+    let call = push(checker, 0);
+    checker.spilling(call, 3);
+    checker.overflow_settled(checker.flow.pending);
+    checker.told(call, Told::Kept(3, position));
+    checker.settled(0, 2, 20);
+    assert!(checker.violation().is_none(), "{:?}", checker.violation());
+    call
+}
+
+fn mark(checker: &mut Checker, call: Call, before: u64) {
+    checker.handing(3, vec![(call, false)]);
+    checker.marked(3, before);
+}
+
+#[test]
+fn what_is_kept_and_comes_back_is_good() {
+    let mut checker = overflowing();
+    let call = keep(&mut checker, 0);
+    mark(&mut checker, call, 1);
+    checker.refilled(call, false, 1_000_000);
+    checker.settled(0, 3, 30);
+    checker.handed_over();
+    checker.overflow_rested(0);
+    assert!(checker.violation().is_none(), "{:?}", checker.violation());
+}
+
+#[test]
+fn what_comes_back_unmarked_or_twice_breaks_i1() {
+    let mut checker = overflowing();
+    let call = keep(&mut checker, 0);
+    checker.refilled(call, false, 1_000_000);
+    broken(&checker, Invariant::I1, "before its consume mark");
+    let mut checker = overflowing();
+    let call = keep(&mut checker, 0);
+    mark(&mut checker, call, 1);
+    checker.refilled(call, false, 1_000_000);
+    checker.refilled(call, false, 1_000_000);
+    broken(&checker, Invariant::I1, "handed in 2 times");
+}
+
+#[test]
+fn overtaking_what_is_stored_breaks_i3() {
+    let mut checker = overflowing();
+    let stored = keep(&mut checker, 0);
+    let later = push(&mut checker, 0);
+    checker.credited(0, 1);
+    // The two that came first are gone.
+    for first in 0..2 {
+        checker.answered(1_000_000, first, 0, Said::Expired);
+    }
+    dispatch(&mut checker, 1, later);
+    broken(&checker, Invariant::I3, &format!("before activation {stored}"));
+}
+
+#[test]
+fn what_is_durable_and_vanishes_breaks_i6() {
+    let mut checker = overflowing();
+    keep(&mut checker, 0);
+    checker.overflow_rested(0);
+    broken(&checker, Invariant::I6, "never came back");
+    let mut checker = overflowing();
+    let (_, second) = (keep(&mut checker, 0), keep(&mut checker, 1));
+    mark(&mut checker, second, 2);
+    broken(&checker, Invariant::I6, "consumed without being handed in");
+    let mut checker = overflowing();
+    let call = keep(&mut checker, 0);
+    mark(&mut checker, call, 1);
+    checker.handed_over();
+    broken(&checker, Invariant::I6, "not handed in");
+}
+
+#[test]
+fn what_damage_has_hit_may_vanish_but_not_be_read() {
+    let mut checker = overflowing();
+    let call = keep(&mut checker, 0);
+    checker.hit(call);
+    checker.marked(3, 1);
+    checker.overflow_rested(0);
+    assert!(checker.violation().is_none(), "{:?}", checker.violation());
+    let mut checker = overflowing();
+    let call = keep(&mut checker, 0);
+    checker.hit(call);
+    checker.fetched(call);
+    broken(&checker, Invariant::I6, "damaged");
+}
+
+#[test]
+fn a_crash_loses_no_more_than_was_being_handed_in() {
+    for announced in [true, false] {
+        let mut checker = overflowing();
+        let call = keep(&mut checker, 0);
+        if announced {
+            checker.handing(3, vec![(call, false)]);
+        }
+        checker.router_died();
+        checker.marked_in_crash(3, 1);
+        assert_eq!(checker.moved().lost_in_crash, u64::from(announced));
+        assert_eq!(checker.violation().is_none(), announced);
+    }
+}
+
+#[test]
+fn one_of_an_earlier_life_comes_back_in_its_time() {
+    for (left, fair) in [(900_000, true), (1_000_000, false)] {
+        let mut checker = overflowing();
+        let call = keep(&mut checker, 0);
+        checker.router_died();
+        checker.at(100_000);
+        checker.router_began(&checker.limits.clone());
+        checker.router_shows(100_000);
+        checker.handing(3, vec![(call, true)]);
+        checker.marked(3, 1);
+        checker.refilled(call, true, 100_000 + left);
+        assert_eq!(checker.violation().is_none(), fair, "{:?}", checker.violation());
+    }
+    let mut checker = overflowing();
+    let call = keep(&mut checker, 0);
+    checker.router_died();
+    checker.at(2_000_000);
+    checker.handing(3, vec![(call, true)]);
+    broken(&checker, Invariant::I5, "its time was over");
+}
+
+#[test]
+fn a_refusal_beside_an_open_store_breaks_i4() {
+    for reason in [Reason::QueueFull, Reason::OverflowUnavailable] {
+        let mut checker = overflowing();
+        let call = push(&mut checker, 0);
+        checker.answered(0, call, 0, Said::rejected(reason));
+        broken(&checker, Invariant::I4, "2 (20 B) queued");
+    }
+}
+
+#[test]
+fn more_on_the_way_or_back_than_there_may_be_breaks_i4_or_i7() {
+    let mut checker = overflowing();
+    checker.overflow_settled(1);
+    broken(&checker, Invariant::I7, "1 B are said");
+    let mut checker = overflowing();
+    // One may come back at a time, where two may be queued.
+    let both = [keep(&mut checker, 0), keep(&mut checker, 1)];
+    checker.handing(3, both.iter().map(|call| (*call, false)).collect());
+    checker.marked(3, 2);
+    both.iter().for_each(|call| checker.refilled(*call, false, 1_000_000));
+    checker.overflow_settled(0);
+    broken(&checker, Invariant::I4, "2 that came from the store");
+}
+
+#[test]
+fn a_lane_that_is_not_left_breaks_i12() {
+    let mut checker = overflowing();
+    checker.overflow_rested(1);
+    broken(&checker, Invariant::I12, "1 lanes");
 }

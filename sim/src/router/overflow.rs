@@ -90,7 +90,6 @@ impl Router {
             Work::Marked(lane) => self.have_marked(lane, ctx),
             Work::Look => self.look(ctx),
         }
-        self.hub.settle(&mut self.pass);
     }
 
     /// A life begins; of a broker it takes a while to learn what it holds.
