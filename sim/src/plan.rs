@@ -233,9 +233,7 @@ impl Plan {
             heal_at: duration * dice.between(60, 95) / 100,
         };
         if plan.only_accept > 0 {
-            // Those expire unheard, and the judge tells by the bytes that are queued which of them went: where all have none or one
-            // it may take one for another, and later cry wolf.
-            plan.payload_bytes_max = plan.payload_bytes_max.max(256 + dice.below(256));
+            plan.tell_unheard_apart(dice);
         } else if dice.one_in(2) {
             plan.limits.breaker = Some(draw_rules(dice));
             plan.limits.slow_after = dice.one_in(2).then(|| Duration::from_micros(dice.spread(100, 1_000_000)));
@@ -247,6 +245,13 @@ impl Plan {
             plan.overflow(tiny, dice);
         }
         plan
+    }
+
+    /// Those who only want to hear that they are taken expire unheard, and the judge tells by the bytes that are queued which of them
+    /// went: where all have none or one it may take one for another, and later cry wolf. That they fail breakers it does not see.
+    fn tell_unheard_apart(&mut self, dice: &mut Dice) {
+        self.payload_bytes_max = self.payload_bytes_max.max(256 + dice.below(256));
+        (self.limits.breaker, self.limits.slow_after) = (None, None);
     }
 
     /// Lets the excess go to a store, and makes it likely that there is some.
@@ -263,6 +268,10 @@ impl Plan {
             refill_records: u32::try_from(dice.spread(1, small)).unwrap_or(1),
             refill_bytes: u32::try_from(dice.spread(1, 1 << 16)).unwrap_or(1),
         });
+        if self.only_accept == 0 && dice.one_in(4) {
+            self.only_accept = u32::try_from(dice.spread(10_000, 500_000)).unwrap_or(0);
+            self.tell_unheard_apart(dice);
+        }
         let slow = dice.spread(1, 100);
         let payload = usize::try_from(self.payload_bytes_max).unwrap_or(1);
         let mut time = |longest: u64| dice.spread(1, longest * slow);
@@ -271,7 +280,7 @@ impl Plan {
             kafka: dice.one_in(3),
             record_bytes_max: if dice.one_in(8) { dice.index(payload) } else { usize::MAX },
             batch_max: usize::try_from(dice.spread(1, 4096)).unwrap_or(1),
-            append_us: times[0],
+            append_us: if dice.one_in(4) { times[0] * 50 } else { times[0] },
             read_us: times[1],
             mark_us: times[2],
             tell_us: times[3],

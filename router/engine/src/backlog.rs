@@ -310,7 +310,7 @@ impl Backlog {
 
     /// A read may give more than is known to be durable here: what has been written and not been told yet. That waits.
     fn may_go(&self, position: u64) -> bool {
-        position < self.end
+        position < self.end || is(Mutant::UntoldHandedIn)
     }
 
     /// As much as the greediest wants.

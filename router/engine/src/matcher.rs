@@ -199,7 +199,8 @@ impl Matcher {
     pub(crate) fn owes(&self, slot: Key, id: &ActivationId, session: StreamId) -> Option<bool> {
         let slot = self.slots.get(slot).filter(|slot| slot.id == *id)?;
         // One on its way into the store has not been acknowledged yet.
-        let awaited = slot.reply == Reply::Outcome || slot.is_spilling();
+        let spilling = slot.is_spilling() && !is(Mutant::SpillingTakenForLost);
+        let awaited = slot.reply == Reply::Outcome || spilling;
         Some(slot.controller == session && awaited && !slot.is_answered())
     }
 

@@ -128,6 +128,14 @@ mutants! {
     RecoveredUnfiltered = "recovered_unfiltered",
     /// A consume mark is forgotten when the router starts again.
     MarkForgotten = "mark_forgotten",
+    /// What comes back may do so before its action was told that it is stored.
+    UntoldHandedIn = "untold_handed_in",
+    /// Behind a barrier everything comes back at once.
+    BarrierUnbounded = "barrier_unbounded",
+    /// What is on its way into the store is not waited for by who only wants to hear of that.
+    SpillingTakenForLost = "spilling_taken_for_lost",
+    /// An action that overflows elsewhere takes no care of how much an earlier life has left of it.
+    ElsewhereUnbounded = "elsewhere_unbounded",
     /// Kafka's producer repeats what was taken already.
     KafkaRepeats = "kafka_repeats",
 }

@@ -181,7 +181,11 @@ impl Matcher {
         let batch = batch(lanes.limits(), turn.shared.limits.action_queued_max);
         match overflowing {
             overflowing if overflowing.lane == lane => Recalled::Here,
-            overflowing if self.queued - overflowing.behind > u64::from(batch / 2) => Recalled::NOT_NOW,
+            overflowing
+                if self.queued - overflowing.behind > u64::from(batch / 2) && !is(Mutant::ElsewhereUnbounded) =>
+            {
+                Recalled::NOT_NOW
+            }
             _ => Recalled::Elsewhere(Want { records: batch, bytes: lanes.limits().refill_bytes }),
         }
     }
@@ -232,6 +236,7 @@ impl Matcher {
             (overflowing.out, overflowing.barrier) = (false, Some(self.sequence));
         }
         let unread = overflowing.first.end.max(overflowing.second.end) > overflowing.cursor;
+        let low = low || overflowing.barrier.is_some() && is(Mutant::BarrierUnbounded);
         if unread && !overflowing.wanted && low && lanes.is_refilling() {
             overflowing.wanted = true;
             let want = Want { records: batch, bytes: lanes.limits().refill_bytes };
