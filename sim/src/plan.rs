@@ -276,11 +276,13 @@ impl Plan {
         let payload = usize::try_from(self.payload_bytes_max).unwrap_or(1);
         let mut time = |longest: u64| dice.spread(1, longest * slow);
         let times = [time(100), time(50), time(50), time(10)];
+        // A very slow one takes more at a time: what is on its way is to come through before the world's end.
+        let (slower, batch_min) = if dice.one_in(4) { (50, 64) } else { (1, 1) };
         self.store = Some(StorePlan {
             kafka: dice.one_in(3),
             record_bytes_max: if dice.one_in(8) { dice.index(payload) } else { usize::MAX },
-            batch_max: usize::try_from(dice.spread(1, 4096)).unwrap_or(1),
-            append_us: if dice.one_in(4) { times[0] * 50 } else { times[0] },
+            batch_max: usize::try_from(dice.spread(batch_min, 4096)).unwrap_or(1),
+            append_us: times[0] * slower,
             read_us: times[1],
             mark_us: times[2],
             tell_us: times[3],
