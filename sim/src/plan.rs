@@ -268,7 +268,13 @@ impl Plan {
             refill_records: u32::try_from(dice.spread(1, small)).unwrap_or(1),
             refill_bytes: u32::try_from(dice.spread(1, 1 << 16)).unwrap_or(1),
         });
-        if self.only_accept == 0 && dice.one_in(4) {
+        // A very slow store: callers who only want to hear that they are taken hear of it late, and some controllers ask meanwhile.
+        let very_slow = dice.one_in(4);
+        if very_slow {
+            self.resubmits &= dice.one_in(2);
+            self.controller_grace_ms = self.controller_grace_ms.max(dice.spread(1, 20_000));
+        }
+        if self.only_accept == 0 && (very_slow || dice.one_in(4)) {
             self.only_accept = u32::try_from(dice.spread(10_000, 500_000)).unwrap_or(0);
             self.tell_unheard_apart(dice);
         }
@@ -276,8 +282,8 @@ impl Plan {
         let payload = usize::try_from(self.payload_bytes_max).unwrap_or(1);
         let mut time = |longest: u64| dice.spread(1, longest * slow);
         let times = [time(100), time(50), time(50), time(10)];
-        // A very slow one takes more at a time: what is on its way is to come through before the world's end.
-        let (slower, batch_min) = if dice.one_in(4) { (50, 64) } else { (1, 1) };
+        // It takes more at a time, then: what is on its way is to come through before the world's end.
+        let (slower, batch_min) = if very_slow { (50, 64) } else { (1, 1) };
         self.store = Some(StorePlan {
             kafka: dice.one_in(3),
             record_bytes_max: if dice.one_in(8) { dice.index(payload) } else { usize::MAX },
@@ -295,12 +301,14 @@ impl Plan {
 
     fn draw_store_faults(&mut self, dice: &mut Dice) {
         let count = if dice.one_in(2) { 0 } else { dice.between(1, 8) };
-        let kinds: Vec<Kind> = (0..dice.between(1, 3)).map(|_| *dice.pick(Kind::OF_STORE)).collect();
+        let mut kinds: Vec<Kind> = (0..dice.between(1, 3)).map(|_| *dice.pick(Kind::OF_STORE)).collect();
+        // What is stored then is of an earlier life, or is asked for by who came back.
+        kinds.push(*dice.pick(&[Kind::CrashRouter, Kind::Cut]));
         let heal_at = self.heal_at;
         self.faults.extend((0..count).map(|_| Fault {
             at: dice.below(heal_at.max(1)),
             kind: *dice.pick(&kinds),
-            whom: 0,
+            whom: u32::try_from(dice.below(1 << 16)).unwrap_or(0),
             lasts_us: dice.spread(10, (heal_at / 4).clamp(100, 5_000_000)),
         }));
     }
