@@ -189,7 +189,8 @@ impl Backlog {
 
     /// True once, when the last record of an earlier life has been handed in.
     pub fn has_recovered(&mut self) -> bool {
-        let done = self.recovered > 0 && self.next >= self.recovered && self.fetched.is_empty() && self.stuck.is_none();
+        let handed_in = self.next >= self.recovered && self.known_head().is_none() && self.stuck.is_none();
+        let done = self.recovered > 0 && handed_in;
         if done {
             self.recovered = 0;
         }
@@ -214,14 +215,15 @@ impl Backlog {
             self.answered(&mut handover);
             return Step::Hand(handover);
         }
-        if let Some(Fetched { position, key, .. }) = self.fetched.front() {
-            let offer = self.offered.take_if(|offer| offer.position == *position);
-            if !self.may_go(*position) || offer.is_some() {
+        if let Some(Fetched { position, key, .. }) = self.known_head() {
+            let (position, key) = (*position, key.clone());
+            let offer = self.offered.take_if(|offer| offer.position == position);
+            if offer.is_some() {
                 // Where there was no room it is offered again, some time later.
                 self.offered = offer.filter(|offer| offer.recalled == Recalled::Here);
                 return Step::Idle;
             }
-            return Step::Recall { key: key.clone(), end: self.recovered.max(position + 1) };
+            return Step::Recall { key, end: self.recovered.max(position + 1) };
         }
         if self.next < self.end && (!self.wants.is_empty() || self.next < self.recovered) {
             return Step::Read { from: self.next, most: self.most() };
@@ -232,7 +234,7 @@ impl Backlog {
 
     /// Takes the first of what was read, if it may be handed in now. Returns where it lay.
     fn take_head(&mut self, now: Timestamp, to: &mut Handover) -> Option<u64> {
-        let head = self.fetched.front().filter(|head| self.may_go(head.position))?;
+        let head = self.known_head()?;
         let of_earlier_life = head.record.sequence.is_none();
         let wanted = self.wants.iter().position(|wanted| wanted.action.key() == &head.key && wanted.want.records > 0);
         let elsewhere = self.room_elsewhere(head);
@@ -297,7 +299,7 @@ impl Backlog {
 
     /// Everything was handed in: those who still want learn how far that is.
     fn tell_news(&mut self, to: &mut Handover) {
-        let next = self.next;
+        let next = self.fetched.front().map_or(self.next, |head| head.position);
         self.wants.retain(|wanted| {
             let news = wanted.cursor < next;
             if news {
@@ -308,9 +310,10 @@ impl Backlog {
         to.before = next;
     }
 
-    /// A read may give more than is known to be durable here: what has been written and not been told yet. That waits.
-    fn may_go(&self, position: u64) -> bool {
-        position < self.end || is(Mutant::UntoldHandedIn)
+    /// The first of what was read. A read may give more than is known to be durable here: what has been written and not been told yet, or
+    /// never will be. That waits, and for now is as good as not there.
+    fn known_head(&self) -> Option<&Fetched> {
+        self.fetched.front().filter(|head| head.position < self.end || is(Mutant::UntoldHandedIn))
     }
 
     /// As much as the greediest wants.
@@ -376,5 +379,21 @@ mod tests {
         assert_eq!((handover.before, handover.activations()), (2, 2));
         assert_eq!(handover.refilled[0].1.cursor, None, "it did not ask");
         assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { .. }));
+    }
+    #[test]
+    fn what_nobody_was_told_of_holds_nothing_up() {
+        let mut backlog = Backlog::new(0, 2);
+        let (action, lane) = (action(), crate::lanes::Lane(0));
+        let want = Want { records: 9, bytes: 9 };
+        backlog.want(&Refill { lane, action: action.clone(), want, cursor: 0 });
+        // The second is damaged, the third was written and never told of.
+        backlog.fetched([fetched(0, None), fetched(2, Some(7))], 3);
+        let Step::Hand(handover) = backlog.step(Timestamp::ZERO) else { panic!("the first may go") };
+        assert_eq!(handover.before, 1);
+        backlog.want(&Refill { lane, action, want, cursor: 1 });
+        let Step::Hand(news) = backlog.step(Timestamp::ZERO) else { panic!("nothing else is to come") };
+        assert!(news.is_news_only());
+        assert_eq!(news.refilled[0].1.cursor, Some(2));
+        assert!(backlog.has_recovered());
     }
 }
