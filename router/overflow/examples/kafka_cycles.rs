@@ -10,7 +10,7 @@
 //! It starts the broker by `scripts/kafka`, ends it, and ends with 1 if anything was lost or came twice.
 
 #[path = "../tests/support/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each program that shares it uses a part of it")]
 mod support;
 
 use std::process::ExitCode;

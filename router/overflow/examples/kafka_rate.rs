@@ -9,7 +9,7 @@
 //! before it acknowledges.
 
 #[path = "../tests/support/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each program that shares it uses a part of it")]
 mod support;
 
 use bytes::Bytes;

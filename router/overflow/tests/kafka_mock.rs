@@ -4,7 +4,7 @@
 // Helpers of tests are tests, too.
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each program that shares it uses a part of it")]
 mod support;
 
 use bytes::Bytes;

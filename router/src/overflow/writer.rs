@@ -21,9 +21,11 @@ const LEFT_ALONE: Duration = Duration::from_secs(1);
 /// Writes until the handoff is stopped and empty.
 pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, records: &Records) {
     let mut pass = service.pass();
+    // Only what was closed here is opened here: at the start the reader does that, once it knows what an earlier life left.
+    let mut left_alone = false;
     while let Some(spills) = handoff.take_spills(RECORDS_AT_ONCE, LEFT_ALONE) {
         if spills.is_empty() {
-            try_again(service, store);
+            left_alone = left_alone && !try_again(service, store);
             continue;
         }
         let body = |spill: &Spill| Entry { lane: spill.lane.0, body: records.write(spill) };
@@ -31,7 +33,7 @@ pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, re
         let results = store.append(&entries);
         drop(entries);
         let failure = results.iter().find_map(|result| result.as_ref().err().filter(|error| is_of_store(error)));
-        look_at_health(service, failure);
+        left_alone |= look_at_health(service, failure);
         let ends = ends(&spills, &results);
         service.begin(&mut pass);
         tell(service, spills, results, &mut pass);
@@ -65,19 +67,18 @@ fn ends(spills: &[Spill], results: &[Result<u64, AppendError>]) -> BTreeMap<Lane
     stored.collect()
 }
 
-/// Opens lanes that were left alone: what overflows next is the probe.
-fn try_again(service: &Service, store: &dyn Overflow) {
-    if let Some(lanes) = service.hub.lanes().filter(|lanes| !lanes.is_open() && store.ready()) {
-        lanes.set_open(true);
-    }
+/// Opens lanes that were left alone: what overflows next is the probe. False: the store is not ready.
+fn try_again(service: &Service, store: &dyn Overflow) -> bool {
+    let lanes = service.hub.lanes().filter(|_| store.ready());
+    lanes.inspect(|lanes| lanes.set_open(true)).is_some()
 }
 
-/// Closes the lanes for a while after a failure of the store.
-fn look_at_health(service: &Service, failure: Option<&AppendError>) {
-    if let Some((lanes, error)) = service.hub.lanes().zip(failure) {
-        tracing::warn!(%error, "overflow cannot be written; for a while what does not fit in memory is refused");
-        lanes.set_open(false);
-    }
+/// Closes the lanes for a while after a failure of the store. True if it did.
+fn look_at_health(service: &Service, failure: Option<&AppendError>) -> bool {
+    let Some((lanes, error)) = service.hub.lanes().zip(failure) else { return false };
+    tracing::warn!(%error, "overflow cannot be written; for a while what does not fit in memory is refused");
+    lanes.set_open(false);
+    true
 }
 
 /// Whether it speaks of the store, not of one record.
