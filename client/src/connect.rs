@@ -50,6 +50,7 @@ fn tuned(endpoint: &str) -> Result<Endpoint, ConnectError> {
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(DATA_FRAME_BYTES_MAX)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
@@ -65,6 +66,9 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// h2 closes a connection with too many small frames unread, and derives how many from this window: answers and dispatches
 /// can be small, so it is large.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// A frame of entries is 64 KiB long or little more: in one piece it costs one write and one read, in pieces of 16 KiB, as HTTP/2 has
+/// it by default, five.
+const DATA_FRAME_BYTES_MAX: u32 = 128 << 10;
 /// Calls that wait for the connection. Streams are few.
 const CALLS_WAITING_MAX: usize = 64;
 

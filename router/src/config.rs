@@ -176,6 +176,9 @@ pub struct Http2 {
     /// Bytes a peer may send on one connection ahead of the reader, 8 MiB to 2 GiB - 1. Default 8 MiB; worst-case
     /// memory is this times `connections_max`.
     pub connection_window_bytes: u32,
+    /// Bytes a peer may put into one DATA frame, 16 KiB to 16 MiB - 1. Default 128 KiB: a frame of entries, 64 KiB and little more,
+    /// in one piece; a connection holds that much before anything of it is read.
+    pub data_frame_bytes_max: u32,
     /// Streams a peer may have reset before the router took them up, to 65,536; beyond, its connection is closed.
     /// Default 64.
     pub pending_accept_resets_max: usize,
@@ -418,6 +421,7 @@ impl Default for Http2 {
             max_concurrent_streams: 128,
             stream_window_bytes: 1 << 20,
             connection_window_bytes: 8 << 20,
+            data_frame_bytes_max: 128 << 10,
             pending_accept_resets_max: 64,
             local_error_resets_max: 256,
             header_list_bytes_max: 8_192,
@@ -521,6 +525,7 @@ const RULES: &[(&str, Rule)] = &[
         "http2.connection_window_bytes",
         Rule::Whole(8 * MIB..=WINDOW_MAX, "h2 closes a connection whose unread small frames outgrow half of it"),
     ),
+    ("http2.data_frame_bytes_max", Rule::Whole(16 * KIB..=16 * MIB - 1, "")),
     ("http2.pending_accept_resets_max", Rule::Whole(1..=65_536, "")),
     ("http2.local_error_resets_max", Rule::Whole(1..=65_536, "")),
     ("http2.header_list_bytes_max", Rule::Whole(KIB..=MIB, "")),

@@ -52,6 +52,7 @@ fn server(http2: &Http2) -> Server {
         .max_concurrent_streams(http2.max_concurrent_streams)
         .initial_stream_window_size(http2.stream_window_bytes)
         .initial_connection_window_size(http2.connection_window_bytes)
+        .max_frame_size(http2.data_frame_bytes_max)
         .http2_max_pending_accept_reset_streams(Some(http2.pending_accept_resets_max))
         .http2_max_local_error_reset_streams(Some(http2.local_error_resets_max))
         .http2_max_header_list_size(http2.header_list_bytes_max)
