@@ -10,3 +10,5 @@ pub mod v1 {
 
 /// The descriptors of the package as a serialised `FileDescriptorSet`, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/router_v1.bin"));
+
+pub mod wire;

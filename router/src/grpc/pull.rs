@@ -220,7 +220,7 @@ impl Reader {
         let wire::Completion { container, id, status, result, run_us, credits, epoch } = *completion;
         let limits = self.service.hub.limits();
         let id = limits.check_id(id.of(frame))?;
-        limits.check_payload("result", result.len())?;
+        limits.check_payload("result", result.byte_len())?;
         let status = convert::run_status(status)?;
         let result = result.share(frame);
         let completion = Completion { id, status, result, run_us, arrived_at: self.pass.now, credits };

@@ -2,18 +2,17 @@
 //! written from what the engine has, all else goes by way of the messages that prost makes of the proto files. The bytes are the
 //! same; what is saved is a struct, two reference counts and an allocation for each entry and direction.
 
-mod read;
 mod write;
 
-pub(super) use read::{Activation, Completion, Span};
+pub(super) use proto::wire::read::{Activation, Completion, Span};
 
 use super::convert;
 use crate::outbox::Entry;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 use prost::encoding::message;
 use proto::v1;
-use read::{Field, Fields, Malformed, Value};
+use proto::wire::read::{Malformed, split};
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use tonic::Status;
@@ -60,18 +59,18 @@ impl Request for v1::PullRequest {
 
 impl<M: Request> Inbound<M> {
     fn read(bytes: Bytes) -> Result<Self, Malformed> {
-        let (mut entries, mut rest) = (Vec::new(), BytesMut::new());
-        let mut fields = Fields::of(&bytes, Span::whole(&bytes)?);
-        while let Some(Field { number, value, whole }) = fields.next()? {
-            match value {
-                Value::Bytes(span) if number == M::FIELD => entries.push(M::entry(&bytes, span)?),
-                _ => rest.put_slice(whole.of(&bytes)),
-            }
-        }
-        let rest = M::decode(rest.freeze()).map_err(|_| Malformed)?;
+        let mut entries = Vec::with_capacity(bytes.len() / ENTRY_BYTES);
+        let rest = split(&bytes, M::FIELD, |span| {
+            entries.push(M::entry(&bytes, span)?);
+            Ok(())
+        })?;
+        let rest = if rest.is_empty() { M::default() } else { M::decode(rest).map_err(|_| Malformed)? };
         Ok(Self { bytes, entries, rest })
     }
 }
+
+/// Room is made for as many entries as a frame has if each takes this much of it, so that the list seldom grows.
+const ENTRY_BYTES: usize = 64;
 
 impl<M: Request> From<M> for Inbound<M> {
     /// A frame of which nothing came in, without frequent entries.

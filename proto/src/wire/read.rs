@@ -4,56 +4,76 @@
 //! It accepts and refuses what prost does for the same message; a test holds it to that. Encoding:
 //! protobuf.dev/programming-guides/encoding.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{DecodeContext, WireType, decode_varint, skip_field};
 
 /// Not protobuf, or a known field of another type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub struct Malformed;
 
 /// A part of a frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Span {
+pub struct Span {
     start: u32,
     end: u32,
 }
 
 impl Span {
     /// All of `bytes`, unless they are longer than 4 GiB.
-    pub(crate) fn whole(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn whole(bytes: &[u8]) -> Result<Self, Malformed> {
         Ok(Self { start: 0, end: bytes.len().try_into().map_err(|_| Malformed)? })
     }
 
-    /// How long it is.
-    pub(crate) fn len(self) -> usize {
+    /// How many bytes stand there.
+    pub fn byte_len(self) -> usize {
         (self.end - self.start) as usize
     }
 
     /// What stands there.
-    pub(crate) fn of(self, frame: &[u8]) -> &[u8] {
+    pub fn of(self, frame: &[u8]) -> &[u8] {
         &frame[self.start as usize..self.end as usize]
     }
 
     /// The same, as a reference to the frame.
-    pub(crate) fn share(self, frame: &Bytes) -> Bytes {
+    pub fn share(self, frame: &Bytes) -> Bytes {
         frame.slice(self.start as usize..self.end as usize)
     }
 }
 
+/// Reads a frame that has a list of many entries: each of them goes to `entry`, and what else the frame has comes back, for prost.
+///
+/// # Errors
+/// If it is not a message, or as `entry` says.
+pub fn split(
+    frame: &Bytes,
+    list: u32,
+    mut entry: impl FnMut(Span) -> Result<(), Malformed>,
+) -> Result<Bytes, Malformed> {
+    let mut rest = BytesMut::new();
+    let mut fields = Fields::of(frame, Span::whole(frame)?);
+    while let Some(Field { number, value, whole }) = fields.read()? {
+        match value {
+            Value::Bytes(span) if number == list => entry(span)?,
+            _ => rest.put_slice(whole.of(frame)),
+        }
+    }
+    Ok(rest.freeze())
+}
+
 /// One field of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Field {
+pub struct Field {
     /// Its number.
-    pub(crate) number: u32,
+    pub number: u32,
     /// What stands there.
-    pub(crate) value: Value,
+    pub value: Value,
     /// Key, length and all.
-    pub(crate) whole: Span,
+    pub whole: Span,
 }
 
 /// The value of a field, as far as its encoding tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Value {
+pub enum Value {
     /// A number, an enum or a bool.
     Number(u64),
     /// Bytes, a string or a message.
@@ -64,7 +84,7 @@ pub(crate) enum Value {
 
 /// The fields of a message, in the order they were written.
 #[derive(Debug, Clone)]
-pub(crate) struct Fields<'a> {
+pub struct Fields<'a> {
     /// The frame, up to where the message ends.
     frame: &'a [u8],
     at: usize,
@@ -72,7 +92,7 @@ pub(crate) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Those of the message that stands there in the frame.
-    pub(crate) fn of(frame: &'a [u8], message: Span) -> Self {
+    pub fn of(frame: &'a [u8], message: Span) -> Self {
         Self { frame: &frame[..message.end as usize], at: message.start as usize }
     }
 
@@ -81,7 +101,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// If what is left does not begin with a whole field. What comes then means nothing.
     #[inline]
-    pub(crate) fn next(&mut self) -> Result<Option<Field>, Malformed> {
+    pub fn read(&mut self) -> Result<Option<Field>, Malformed> {
         if self.at == self.frame.len() {
             return Ok(None);
         }
@@ -151,17 +171,18 @@ macro_rules! entries {
     ($($(#[$doc:meta])* $name:ident of $message:literal { $($number:literal $field:ident: $type:tt,)* })*) => { $(
         #[doc = concat!("Where a `v1::", $message, "` has what.")]
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub(crate) struct $name { $(pub(crate) $field: entries!(type $type),)* }
+        #[allow(missing_docs)] // They stand in the proto files.
+        pub struct $name { $(pub $field: entries!(type $type),)* }
 
         impl $name {
             /// Reads the one that stands there.
             ///
             /// # Errors
-            /// As for [`Fields::next`], and if a field is of another type.
+            /// As for [`Fields::read`], and if a field is of another type.
             #[inline]
-            pub(crate) fn read(frame: &[u8], message: Span) -> Result<Self, Malformed> {
+            pub fn read(frame: &[u8], message: Span) -> Result<Self, Malformed> {
                 let (mut fields, mut entry) = (Fields::of(frame, message), Self::default());
-                while let Some(Field { number, value, .. }) = fields.next()? {
+                while let Some(Field { number, value, .. }) = fields.read()? {
                     match (number, value) {
                         $(($number, entries!(value $type found)) => entry.$field = entries!(take $type found),)*
                         $(($number, _) => return Err(Malformed),)*
@@ -204,5 +225,23 @@ entries! {
         5 run_us: u32,
         6 credits: u32,
         7 epoch: u32,
+    }
+    Dispatch of "Dispatch" {
+        1 container: u32,
+        2 id: bytes,
+        3 time_left_ms: u32,
+        4 payload: bytes,
+        5 attempt: u32,
+        6 epoch: u32,
+    }
+    Answer of "Answer" {
+        1 id: bytes,
+        2 outcome: i32,
+        3 result: bytes,
+        4 queue_us: u32,
+        5 dispatch_us: u32,
+        6 run_us: u32,
+        7 rejection: bytes,
+        8 durability: i32,
     }
 }
