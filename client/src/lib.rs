@@ -21,6 +21,7 @@
 //! | `invoker` | containers and their runs: `fleet` decides what is said of them, `container` where each one stands |
 //! | `push`, `pull` | a controller's and an invoker's stream, frame by frame, for those who keep track themselves |
 //! | `outlet`, `inlet` | the two directions of any stream |
+//! | `wire` | how frames are read and written |
 //! | `connect` | the tuned connection |
 //! | `action`, `id`, `outcome` | what an activation is of, is named, and comes to |
 //!
@@ -46,6 +47,7 @@ mod outlet;
 mod pending;
 mod pull;
 mod push;
+mod wire;
 
 pub use action::{ActionKey, NameError};
 pub use circuits::Circuit;

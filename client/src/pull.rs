@@ -3,12 +3,12 @@
 //! The low level, for those who keep track of their containers themselves: it may not run anything, count credits, or connect
 //! again.
 
-use crate::inlet::{FRAME_READ_BYTES_MAX, Greeting, Inlet, OpenError, StreamError};
+use crate::inlet::{Greeting, Inlet, OpenError, StreamError};
 use crate::outlet::{AppendError, Entry, Frame, Outlet, OutletLimits};
+use crate::wire;
 use bytes::Bytes;
 use futures_util::Stream;
 use proto::v1;
-use proto::v1::router_client::RouterClient;
 use std::sync::Arc;
 use tonic::transport::Channel;
 
@@ -49,7 +49,7 @@ async fn call(
     channel: Channel,
     body: impl Stream<Item = v1::PullRequest> + Send + 'static,
 ) -> Result<tonic::Response<tonic::Streaming<v1::PullResponse>>, tonic::Status> {
-    RouterClient::new(channel).max_decoding_message_size(FRAME_READ_BYTES_MAX).pull(body).await
+    wire::call(channel, "/router.v1.Router/Pull", body).await
 }
 
 /// The sending half, for any thread; clones send on the same stream, and it ends with the last of them.

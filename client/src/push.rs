@@ -5,12 +5,12 @@
 
 use crate::action::ActionKey;
 use crate::desk::{self, Unsent};
-use crate::inlet::{FRAME_READ_BYTES_MAX, Greeting, Inlet, OpenError, StreamError};
+use crate::inlet::{Greeting, Inlet, OpenError, StreamError};
 use crate::outlet::{AppendError, Entry, Frame, Outlet, OutletLimits};
+use crate::wire;
 use bytes::Bytes;
 use futures_util::Stream;
 use proto::v1;
-use proto::v1::router_client::RouterClient;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -53,7 +53,7 @@ async fn call(
     channel: Channel,
     body: impl Stream<Item = v1::PushRequest> + Send + 'static,
 ) -> Result<tonic::Response<tonic::Streaming<v1::PushResponse>>, tonic::Status> {
-    RouterClient::new(channel).max_decoding_message_size(FRAME_READ_BYTES_MAX).push(body).await
+    wire::call(channel, "/router.v1.Router/Push", body).await
 }
 
 /// The sending half, for any thread; clones send on the same stream, and it ends with the last of them.
