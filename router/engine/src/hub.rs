@@ -285,6 +285,12 @@ impl Hub {
         self.shared.recent.insert(id);
     }
 
+    /// Brings into the cache what will be known of these ids, which the caller is about to hand in or to complete. Changes nothing.
+    /// Worth it for a frame's worth of them: 4 MiB of ended ids are spread evenly, and each look waits for memory.
+    pub fn foresee(&self, ids: impl Iterator<Item = ActivationId>) {
+        self.shared.recent.fetch(ids);
+    }
+
     /// Works on what is due by `pass.now`, at most about `most` timers of each wheel. True if there may be more.
     pub fn advance<P: Perform>(&self, most: usize, pass: &mut Pass<P>) -> bool {
         let mut due = std::mem::take(&mut pass.due);

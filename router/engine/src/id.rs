@@ -1,15 +1,23 @@
 //! The engine's names for things: activations, streams, actions. Plain values, cheap to copy or to share.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// An activation's id: 16 bytes chosen by its controller and never used again (OpenWhisk writes them as 32 hex digits).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ActivationId(pub [u8; ActivationId::LEN]);
 
 impl ActivationId {
     /// Bytes of an id.
     pub const LEN: usize = 16;
+}
+
+impl Hash for ActivationId {
+    /// As a number: hashers take it at once, without a length.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_le_bytes(self.0));
+    }
 }
 
 impl fmt::Display for ActivationId {

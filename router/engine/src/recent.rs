@@ -12,6 +12,7 @@ use crate::id::ActivationId;
 use crate::sync::{AtomicU64, Ordering};
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
+use std::hint::black_box;
 
 /// The ids.
 #[derive(Debug)]
@@ -61,10 +62,15 @@ impl Recent {
         self.find(id).is_some_and(|(set, print)| set.prints.iter().any(|seen| seen.load(Ordering::Relaxed) == print))
     }
 
+    /// Fetches the sets of these ids from memory, several at a time; on its way an activation would wait for each by itself.
+    pub(crate) fn fetch(&self, ids: impl Iterator<Item = ActivationId>) {
+        let sets = ids.filter_map(|id| self.find(&id));
+        // Relaxed: nothing depends on it, and it must only not be left out.
+        black_box(sets.fold(0, |sum: u64, (set, _)| sum.wrapping_add(set.next.load(Ordering::Relaxed))));
+    }
+
     fn find(&self, id: &ActivationId) -> Option<(&Set, u64)> {
         let mask = self.sets.len().checked_sub(1)?;
-        // As a number: the hasher takes it at once, without a length.
-        let id = u128::from_le_bytes(id.0);
         let place = usize::try_from(self.places.hash_one(id) & mask as u64).expect("masked");
         Some((&self.sets[place], self.prints.hash_one(id).max(1)))
     }
