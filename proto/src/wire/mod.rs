@@ -3,5 +3,6 @@
 //!
 //! It may not judge what it reads beyond the encoding.
 
+pub mod message;
 pub mod read;
 pub mod write;

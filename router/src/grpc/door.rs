@@ -1,7 +1,8 @@
-//! The service as tonic serves it: which call goes where, with which codec and limits. What `tonic-build` would generate, but for the
-//! codec of the streams.
+//! The service as tonic serves it: which call goes where, with which limits. What `tonic-build` would generate, but that streams read and
+//! write their bodies themselves.
 
-use super::wire::FrameCodec;
+use super::frames::Frames;
+use super::wire::{Incoming, Response};
 use super::{Routes, invoke, pull, push};
 use proto::v1;
 use std::convert::Infallible;
@@ -9,9 +10,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, Service, StdError, http};
-use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::codegen::{Service, http};
+use tonic::metadata::GRPC_CONTENT_TYPE;
+use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 /// Serves the calls of `router.v1.Router`. Cheap to clone.
@@ -21,8 +23,6 @@ pub struct Door {
     decoded_bytes_max: usize,
     encoded_bytes_max: usize,
 }
-
-type Called<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
 
 impl Door {
     /// Takes messages of at most `decoded_bytes_max` bytes and sends none longer than `encoded_bytes_max`.
@@ -39,11 +39,7 @@ impl NamedService for Door {
     const NAME: &'static str = "router.v1.Router";
 }
 
-impl<B> Service<http::Request<B>> for Door
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
+impl Service<http::Request<Body>> for Door {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
@@ -52,48 +48,35 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let Self { routes, decoded_bytes_max, .. } = self.clone();
         let door = self.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
-                "/router.v1.Router/Push" => {
-                    door.grpc(FrameCodec::default()).streaming(Push(door.routes), request).await
-                }
-                "/router.v1.Router/Pull" => {
-                    door.grpc(FrameCodec::default()).streaming(Pull(door.routes), request).await
-                }
-                "/router.v1.Router/Invoke" => {
-                    door.grpc(ProstCodec::default()).unary(Invoke(door.routes), request).await
-                }
+                "/router.v1.Router/Push" => match Incoming::new(request, decoded_bytes_max) {
+                    Ok(inbound) => stream(push::open(routes.0, inbound).await),
+                    Err(status) => status.into_http(),
+                },
+                "/router.v1.Router/Pull" => match Incoming::new(request, decoded_bytes_max) {
+                    Ok(inbound) => stream(pull::open(routes.0, inbound).await),
+                    Err(status) => status.into_http(),
+                },
+                "/router.v1.Router/Invoke" => door.grpc(ProstCodec::default()).unary(Invoke(routes), request).await,
                 _ => Status::unimplemented("router.v1.Router has Push, Pull and Invoke").into_http(),
             })
         })
     }
 }
 
-struct Push(Routes);
-
-impl StreamingService<push::Frame> for Push {
-    type Response = push::Out;
-    type ResponseStream = push::Answers;
-    type Future = Called<Response<push::Answers>>;
-
-    fn call(&mut self, request: Request<Streaming<push::Frame>>) -> Self::Future {
-        let Routes(service) = self.0.clone();
-        Box::pin(async move { push::open(service, request.into_inner()).await.map(Response::new) })
-    }
-}
-
-struct Pull(Routes);
-
-impl StreamingService<pull::Frame> for Pull {
-    type Response = pull::Out;
-    type ResponseStream = pull::Work;
-    type Future = Called<Response<pull::Work>>;
-
-    fn call(&mut self, request: Request<Streaming<pull::Frame>>) -> Self::Future {
-        let Routes(service) = self.0.clone();
-        Box::pin(async move { pull::open(service, request.into_inner()).await.map(Response::new) })
+/// The answer to a call that opened a stream, or did not.
+fn stream<M: Response + 'static>(opened: Result<Frames<M>, Status>) -> http::Response<Body> {
+    match opened {
+        Ok(frames) => {
+            let mut response = http::Response::new(Body::new(frames));
+            response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
+            response
+        }
+        Err(status) => status.into_http(),
     }
 }
 
@@ -101,10 +84,10 @@ struct Invoke(Routes);
 
 impl UnaryService<v1::InvokeRequest> for Invoke {
     type Response = v1::InvokeResponse;
-    type Future = Called<Response<v1::InvokeResponse>>;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<v1::InvokeResponse>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<v1::InvokeRequest>) -> Self::Future {
         let Routes(service) = self.0.clone();
-        Box::pin(async move { invoke::invoke(&service, request.into_inner()).await.map(Response::new) })
+        Box::pin(async move { invoke::invoke(&service, request.into_inner()).await.map(tonic::Response::new) })
     }
 }

@@ -1,51 +1,81 @@
 //! The writing half of a stream: turns what waits in an outbox into frames. Never waits to fill one.
 
 use super::Service;
-use super::wire::Outbound;
+use super::wire::{self, Response};
 use crate::driver::Driver;
 use crate::outbox::{Awaiting, Entry, Line, Outbox, Taken};
+use bytes::Bytes;
 use engine::hub::Pass;
 use engine::input::Input;
-use futures_util::Stream;
+use http_body::{Body, Frame};
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use tonic::Status;
+use tonic::codegen::http::HeaderMap;
 
-/// The frames of one stream. When it is dropped, the stream's reader is told.
+/// The frames of one stream, as the body of its call: trailers with a status come last. When it is dropped, the stream's reader is told.
 #[derive(Debug)]
 pub(super) struct Frames<M> {
     service: Arc<Service>,
     outbox: Arc<Outbox>,
     line: Arc<Line>,
     /// Sent before all else.
-    welcome: Option<M>,
+    welcome: Option<Bytes>,
     ending: Ending,
     /// Taken from the outbox for the next frame.
     hands: VecDeque<Entry>,
     /// All that was owed is written.
     finished: bool,
+    /// The trailers are written.
+    ended: bool,
     /// For handing in containers that waited for room; few streams ever need it.
     pass: Option<Box<Pass<Driver>>>,
+    kind: PhantomData<fn() -> M>,
 }
 
 /// How the reader of a stream wants it to end. Unset, the outbox was closed because its peer does not read, or another stream
 /// took the session over.
 pub(super) type Ending = Arc<OnceLock<Result<(), Status>>>;
 
-impl<M> Frames<M> {
-    pub(super) fn new(service: Arc<Service>, outbox: Arc<Outbox>, line: Arc<Line>, ending: Ending, welcome: M) -> Self {
-        let (welcome, hands) = (Some(welcome), VecDeque::new());
-        Self { service, outbox, line, welcome, ending, hands, finished: false, pass: None }
+impl<M: Response> Frames<M> {
+    pub(super) fn new(
+        service: Arc<Service>,
+        outbox: Arc<Outbox>,
+        line: Arc<Line>,
+        ending: Ending,
+        welcome: &M,
+    ) -> Self {
+        let (welcome, hands) = (Some(wire::welcome(welcome)), VecDeque::new());
+        let (finished, ended, pass, kind) = (false, false, None, PhantomData);
+        Self { service, outbox, line, welcome, ending, hands, finished, ended, pass, kind }
     }
 
-    fn next_frame(&mut self) -> Outbound<M> {
+    /// The next frame; the status if the stream is over.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+        if let Some(welcome) = self.welcome.take() {
+            return Poll::Ready(Ok(welcome));
+        }
+        while self.hands.is_empty() {
+            match ready!(self.outbox.poll_take(&self.line, cx, &mut self.hands)) {
+                Taken::Finished => {
+                    self.finished = true;
+                    return Poll::Ready(Err(Status::ok("")));
+                }
+                Taken::Over => return Poll::Ready(Err(self.status())),
+                Taken::Entries(awaiting) if awaiting.is_empty() => {}
+                Taken::Entries(awaiting) => self.resume(awaiting),
+            }
+        }
+        let frame = wire::frame::<M>(&self.hands);
+        self.hands.clear();
         self.outbox.wrote();
-        Outbound { welcome: None, entries: std::mem::take(&mut self.hands) }
+        Poll::Ready(Ok(frame))
     }
 
-    fn end(&self) -> Option<Result<Outbound<M>, Status>> {
+    fn status(&self) -> Status {
         let untold = || {
             Err(if self.outbox.is_closed() {
                 Status::resource_exhausted("outbox_bytes_max or write_stall_ms: the stream was not read")
@@ -53,7 +83,7 @@ impl<M> Frames<M> {
                 Status::aborted("hello.session: another stream goes on with this session")
             })
         };
-        self.ending.get().cloned().unwrap_or_else(untold).err().map(Err)
+        self.ending.get().cloned().unwrap_or_else(untold).err().unwrap_or_else(|| Status::ok(""))
     }
 
     fn resume(&mut self, awaiting: Vec<Awaiting>) {
@@ -67,26 +97,28 @@ impl<M> Frames<M> {
     }
 }
 
-impl<M: Unpin> Stream for Frames<M> {
-    type Item = Result<Outbound<M>, Status>;
+impl<M: Response> Body for Frames<M> {
+    type Data = Bytes;
+    type Error = Status;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if let Some(welcome) = this.welcome.take() {
-            return Poll::Ready(Some(Ok(Outbound { welcome: Some(welcome), entries: VecDeque::new() })));
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
         }
-        while this.hands.is_empty() {
-            match ready!(this.outbox.poll_take(&this.line, cx, &mut this.hands)) {
-                Taken::Finished => {
-                    this.finished = true;
-                    return Poll::Ready(None);
-                }
-                Taken::Over => return Poll::Ready(this.end()),
-                Taken::Entries(awaiting) if awaiting.is_empty() => {}
-                Taken::Entries(awaiting) => this.resume(awaiting),
+        Poll::Ready(Some(Ok(match ready!(this.poll_next(cx)) {
+            Ok(frame) => Frame::data(frame),
+            Err(status) => {
+                this.ended = true;
+                let mut trailers = HeaderMap::new();
+                status.add_header(&mut trailers)?;
+                Frame::trailers(trailers)
             }
-        }
-        Poll::Ready(Some(Ok(this.next_frame())))
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
     }
 }
 

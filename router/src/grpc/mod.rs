@@ -39,7 +39,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tonic::{Status, Streaming};
+use tonic::Status;
+use wire::{Inbound, Incoming};
 
 /// What the service needs, shared by all of its streams.
 #[derive(Debug)]
@@ -216,7 +217,7 @@ fn draining() -> Rejection {
 const DRAIN_RETRY_MS: u32 = 1000;
 
 /// The first frame of a stream.
-async fn first<T>(inbound: &mut Streaming<T>) -> Result<T, Status> {
+async fn first<M: wire::Request>(inbound: &mut Incoming<M>) -> Result<Inbound<M>, Status> {
     let missing = || status(&Rejection::new(Reason::HelloMissing, "hello", 0));
     match tokio::time::timeout(HELLO_TIMEOUT, inbound.message()).await {
         Ok(frame) => frame?.ok_or_else(missing),

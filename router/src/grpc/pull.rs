@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::convert::{self, status};
 use super::frames::{Ending, Frames};
-use super::wire::{self, Inbound, Outbound};
+use super::wire::{self, Inbound, Incoming};
 use super::{Allowance, Service, check_peer, first};
 use crate::driver::Driver;
 use crate::nodes::{Member, Node, Opened};
@@ -19,17 +19,17 @@ use engine::sessions::End;
 use proto::v1;
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// What comes in on a Pull stream.
-pub(super) type Frame = Inbound<v1::PullRequest>;
+pub(super) type In = Incoming<v1::PullRequest>;
+/// One frame of that.
+type Frame = Inbound<v1::PullRequest>;
 /// What goes out on it.
 pub(super) type Work = Frames<v1::PullResponse>;
-/// One frame of that.
-pub(super) type Out = Outbound<v1::PullResponse>;
 
 /// Opens an invoker node's stream: reads its first frame, then leaves a reader to the runtime.
-pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<Frame>) -> Result<Work, Status> {
+pub(super) async fn open(service: Arc<Service>, mut inbound: In) -> Result<Work, Status> {
     let mut frame = first(&mut inbound).await?;
     let Some(hello) = frame.rest.hello.take() else {
         return Err(status(&Rejection::new(Reason::HelloMissing, "hello", 0)));
@@ -43,7 +43,7 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<Frame>) -
     let welcome = service.welcome(token, resumed, service.nodes.grace());
     let welcome = v1::PullResponse { welcome: Some(welcome), ..Default::default() };
     let ending = Ending::default();
-    let work = Frames::new(service.clone(), node.outbox.clone(), line.clone(), ending.clone(), welcome);
+    let work = Frames::new(service.clone(), node.outbox.clone(), line.clone(), ending.clone(), &welcome);
     let mut reader = Reader { service, node, line, ending, how: End::Broke, pass, batch: Batch::default() };
     reader.handle(frame);
     tokio::spawn(reader.run(inbound));
@@ -65,7 +65,7 @@ struct Reader {
 const REJOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Reader {
-    async fn run(mut self, mut inbound: Streaming<Frame>) {
+    async fn run(mut self, mut inbound: In) {
         let rejoin_timeout = tokio::time::sleep(REJOIN_TIMEOUT);
         tokio::pin!(rejoin_timeout);
         let mut rejoining = self.node.crew.lock().roster.suspended() > 0;
@@ -171,6 +171,7 @@ impl Reader {
         frame: &Bytes,
         completions: &[wire::Completion],
     ) {
+        self.service.hub.foresee(completions.iter().filter_map(|completion| wire::id(completion.id, frame)));
         for (at, completion) in completions.iter().enumerate() {
             let completed = if at < standing { self.complete(roster, frame, completion) } else { Err(too_long) };
             if let Err(rejection) = completed {

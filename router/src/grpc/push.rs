@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::convert::{self, status};
 use super::frames::{Ending, Frames};
-use super::wire::{Activation, Inbound, Outbound};
+use super::wire::{self, Activation, Inbound, Incoming};
 use super::{Allowance, Service, check_peer, first};
 use crate::controllers::{Controller, Desk, Opened, lost_answer};
 use crate::driver::Driver;
@@ -18,17 +18,17 @@ use engine::sessions::End;
 use engine::time::Timestamp;
 use proto::v1;
 use std::sync::Arc;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// What comes in on a Push stream.
-pub(super) type Frame = Inbound<v1::PushRequest>;
+pub(super) type In = Incoming<v1::PushRequest>;
+/// One frame of that.
+type Frame = Inbound<v1::PushRequest>;
 /// What goes out on it.
 pub(super) type Answers = Frames<v1::PushResponse>;
-/// One frame of that.
-pub(super) type Out = Outbound<v1::PushResponse>;
 
 /// Opens a controller's stream: reads its first frame, then leaves a reader to the runtime.
-pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<Frame>) -> Result<Answers, Status> {
+pub(super) async fn open(service: Arc<Service>, mut inbound: In) -> Result<Answers, Status> {
     let mut frame = first(&mut inbound).await?;
     let Some(hello) = frame.rest.hello.take() else {
         return Err(status(&Rejection::new(Reason::HelloMissing, "hello", 0)));
@@ -42,7 +42,7 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: Streaming<Frame>) -
     let welcome = service.welcome(token, resumed, service.controllers.grace());
     let welcome = v1::PushResponse { welcome: Some(welcome), draining, ..Default::default() };
     let ending = Ending::default();
-    let answers = Frames::new(service.clone(), controller.outbox.clone(), line.clone(), ending.clone(), welcome);
+    let answers = Frames::new(service.clone(), controller.outbox.clone(), line.clone(), ending.clone(), &welcome);
     let mut reader = Reader {
         pass: service.pass(),
         controller_id: hello.controller_id.clone(),
@@ -81,7 +81,7 @@ struct Reader {
 const ACTION_NUMBERS: u32 = 1_000_000;
 
 impl Reader {
-    async fn run(mut self, mut inbound: Streaming<Frame>) {
+    async fn run(mut self, mut inbound: In) {
         loop {
             // What came is handled before the end of the stream is.
             let message = tokio::select! {
@@ -136,6 +136,7 @@ impl Reader {
             }
         }
         let (standing, too_long) = allowance.take("activations", entries.len());
+        self.service.hub.foresee(entries.iter().filter_map(|activation| wire::id(activation.id, &bytes)));
         let mut owed = 0;
         for (at, activation) in entries.iter().enumerate() {
             owed += i64::from(self.push(desk, &bytes, activation, if at < standing { Ok(()) } else { Err(too_long) }));

@@ -1,22 +1,23 @@
-//! How frames travel. Their frequent entries (activations and completions in, dispatches and answers out) are read in place and
+//! How frames travel: between the bodies of a call and what readers and writers have. tonic would put a message of its own making, a copy
+//! and an allocation in between, in either direction. Their frequent entries (activations and completions in, dispatches and answers out) are read in place and
 //! written from what the engine has, all else goes by way of the messages that prost makes of the proto files. The bytes are the
 //! same; what is saved is a struct, two reference counts and an allocation for each entry and direction.
 
+mod incoming;
 mod write;
 
+pub(super) use incoming::Incoming;
 pub(super) use proto::wire::read::{Activation, Completion, Span};
 
 use super::convert;
 use crate::outbox::Entry;
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut, Bytes};
+use engine::id::ActivationId;
 use prost::Message;
-use prost::encoding::message;
 use proto::v1;
+use proto::wire::message::message;
 use proto::wire::read::{Malformed, split};
 use std::collections::VecDeque;
-use std::marker::PhantomData;
-use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 /// A frame that came in.
 #[derive(Debug)]
@@ -79,13 +80,9 @@ impl<M: Request> From<M> for Inbound<M> {
     }
 }
 
-/// A frame that goes out.
-#[derive(Debug)]
-pub(super) struct Outbound<M> {
-    /// In the first frame only.
-    pub(super) welcome: Option<M>,
-    /// In the order in which they came.
-    pub(super) entries: VecDeque<Entry>,
+/// The id that stands there, if it is as long as one.
+pub(super) fn id(span: Span, frame: &Bytes) -> Option<ActivationId> {
+    span.of(frame).try_into().ok().map(ActivationId)
 }
 
 /// A message that goes out.
@@ -98,7 +95,7 @@ impl Response for v1::PushResponse {
     fn write(entry: &Entry, to: &mut impl BufMut) {
         match entry {
             Entry::Answer(answer) => write::answer(2, answer, to),
-            Entry::Refuse(refusal) => message::encode(3, &convert::refusal(refusal.clone()), to),
+            Entry::Refuse(refusal) => prost::encoding::message::encode(3, &convert::refusal(refusal.clone()), to),
             Entry::Draining => prost::encoding::bool::encode(4, &true, to),
             Entry::Dispatch(_) | Entry::Drain(..) => unreachable!("controllers run nothing"),
         }
@@ -109,9 +106,9 @@ impl Response for v1::PullResponse {
     fn write(entry: &Entry, to: &mut impl BufMut) {
         match entry {
             Entry::Dispatch(dispatch) => write::dispatch(2, dispatch, to),
-            Entry::Refuse(refusal) => message::encode(3, &convert::refusal(refusal.clone()), to),
+            Entry::Refuse(refusal) => prost::encoding::message::encode(3, &convert::refusal(refusal.clone()), to),
             Entry::Drain(container, epoch) => {
-                message::encode(4, &v1::Drain { container: *container, epoch: *epoch }, to);
+                prost::encoding::message::encode(4, &v1::Drain { container: *container, epoch: *epoch }, to);
             }
             // The router finishes what it has; its containers are told one by one when they are done with.
             Entry::Draining => {}
@@ -120,55 +117,14 @@ impl Response for v1::PullResponse {
     }
 }
 
-/// Reads and writes the frames of one kind of stream.
-#[derive(Debug)]
-pub(super) struct FrameCodec<In, Out>(PhantomData<fn(In) -> Out>);
-
-impl<In, Out> Default for FrameCodec<In, Out> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
+/// The frame that opens a stream, as it goes out.
+pub(super) fn welcome(welcome: &impl Message) -> Bytes {
+    message(welcome.encoded_len(), |to| welcome.encode_raw(to))
 }
 
-impl<In: Request + Send + 'static, Out: Response + Send + 'static> Codec for FrameCodec<In, Out> {
-    type Encode = Outbound<Out>;
-    type Decode = Inbound<In>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self::default()
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self::default()
-    }
-}
-
-impl<In, Out: Response> Encoder for FrameCodec<In, Out> {
-    type Item = Outbound<Out>;
-    type Error = Status;
-
-    fn encode(&mut self, frame: Outbound<Out>, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.reserve(frame.entries.iter().map(Entry::bytes).sum());
-        if let Some(welcome) = frame.welcome {
-            welcome.encode_raw(to);
-        }
-        frame.entries.iter().for_each(|entry| Out::write(entry, to));
-        Ok(())
-    }
-}
-
-impl<In: Request, Out> Decoder for FrameCodec<In, Out> {
-    type Item = Inbound<In>;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Inbound<In>>, Status> {
-        let bytes = from.copy_to_bytes(from.remaining());
-        Inbound::read(bytes)
-            .map(Some)
-            .map_err(|Malformed| Status::invalid_argument("frame: not what the proto files say"))
-    }
+/// A frame of these entries, in this order, as it goes out.
+pub(super) fn frame<M: Response>(entries: &VecDeque<Entry>) -> Bytes {
+    message(entries.iter().map(Entry::bytes).sum(), |to| entries.iter().for_each(|entry| M::write(entry, to)))
 }
 
 #[cfg(test)]
