@@ -1,7 +1,9 @@
-//! What all benchmarks share: the router's allocator, and how long to measure. What they measure is in `benches/`, one file
-//! for each part of the engine, one for frames and one for the whole round trip.
+//! What benchmarks share: the router's allocator, how long to measure, and a hub to drive ([`world`]). What they measure is in
+//! `benches/`, one file for each part of the engine, one for frames and one for the whole round trip.
 //!
 //! `cargo bench -p benches` measures, in a few minutes; with `-- --test` each runs once. A name filters: `-- matcher/expire`.
+
+pub mod world;
 
 use criterion::Criterion;
 // For its allocator, in those benchmarks too that name nothing of it.

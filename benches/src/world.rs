@@ -1,0 +1,150 @@
+//! A hub and one thread that drives it, as the router's readers do: frames of inputs for one action, then the pass settles.
+//! Effects go to a performer that keeps just enough of them to go on. Payloads have 256 bytes. It reads no clock and draws
+//! nothing at random: ids come from a counter, and time stands still unless a benchmark moves it.
+
+use bytes::Bytes;
+use engine::container::{ContainerKey, Registration, Room};
+use engine::effect::{Effect, Perform};
+use engine::hub::{Action, Hub, Pass};
+use engine::id::{ActionKey, ActivationId, StreamId};
+use engine::input::{Completion, Input, Push};
+use engine::limits::Limits;
+use engine::outcome::{Reply, RunStatus};
+use engine::time::Timestamp;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A hub, and one thread that drives it.
+pub struct World {
+    /// The engine.
+    pub hub: Hub,
+    pass: Pass<Dispatched>,
+    payload: Bytes,
+    inputs: Vec<Input>,
+    next_id: u128,
+}
+
+/// An action and its containers by number.
+pub struct Declared {
+    action: Arc<Action>,
+    /// Those that were added, in their order.
+    pub containers: Vec<ContainerKey>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            hub: Hub::new(Limits::default(), 7, 1, Timestamp::ZERO),
+            pass: Pass::new(Dispatched::default()),
+            payload: vec![7; PAYLOAD_BYTES].into(),
+            inputs: Vec::new(),
+            next_id: 0,
+        }
+    }
+}
+
+impl World {
+    /// Declares an action of that number.
+    pub fn action(&mut self, number: usize) -> Declared {
+        let key = ActionKey::new("tenant", &format!("action-{number}"), "");
+        let action = self.hub.declare(&key, &mut self.pass).expect("within the limits");
+        Declared { action, containers: Vec::new() }
+    }
+
+    /// The same, with a container for one activation at a time.
+    pub fn action_with_container(&mut self, number: usize) -> Declared {
+        let mut one = self.action(number);
+        self.add_container(&mut one, 0, 1, 1);
+        one
+    }
+
+    /// Registers a container.
+    pub fn add_container(&mut self, to: &mut Declared, number: u32, concurrency: u32, credits: u32) {
+        let room = Arc::new(Room::new(usize::MAX));
+        let new = Registration { stream: INVOKER, number, epoch: 0, concurrency, credits, warm: true, room };
+        let registered = self.hub.register(to.action.key(), new, &mut self.pass);
+        to.containers.push(registered.expect("within the limits").1);
+    }
+
+    /// Hands in a frame of activations.
+    pub fn push(&mut self, to: &Declared, frame: u32) {
+        for _ in 0..frame {
+            let push = self.activation();
+            self.inputs.push(Input::Push(push));
+        }
+        self.hand_in(to);
+    }
+
+    fn activation(&mut self) -> Push {
+        self.next_id += 1;
+        Push {
+            id: ActivationId(self.next_id.to_le_bytes()),
+            controller: CONTROLLER,
+            reply: Reply::Outcome,
+            attempt: 1,
+            accepted_at: self.pass.now,
+            deadline: self.pass.now + TIME_LEFT,
+            payload: self.payload.clone(),
+            accepted: false,
+        }
+    }
+
+    /// Completes all that was dispatched, in frames of at most 64 that grant so many credits with each.
+    pub fn complete(&mut self, on: &Declared, credits: u32) {
+        let mut dispatched = std::mem::take(&mut self.pass.performer.0);
+        for frame in dispatched.chunks(64) {
+            for (container, id) in frame {
+                let (result, status) = (self.payload.clone(), RunStatus::Succeeded);
+                let completion =
+                    Completion { id: *id, status, result, run_us: 0, arrived_at: Timestamp::ZERO, credits };
+                self.inputs.push(Input::Complete(on.containers[*container as usize], completion));
+            }
+            self.hand_in(on);
+        }
+        dispatched.clear();
+        self.pass.performer.0 = dispatched;
+    }
+
+    /// Hands in one input.
+    pub fn enter(&mut self, action: &Declared, input: Input) {
+        self.inputs.push(input);
+        self.hand_in(action);
+    }
+
+    /// Lets the deadlines of all that was pushed come, and works on what is due, as the router's timer task does.
+    pub fn expire_all(&mut self) {
+        self.pass.now = self.pass.now + TIME_LEFT + Duration::from_secs(1);
+        while self.hub.advance(TIMERS_AT_ONCE, &mut self.pass) {}
+        self.hub.settle(&mut self.pass);
+        assert_eq!(self.hub.held(), 0);
+    }
+
+    fn hand_in(&mut self, to: &Declared) {
+        self.hub.enter(&to.action, &mut self.inputs, &mut self.pass);
+        self.hub.settle(&mut self.pass);
+    }
+}
+
+/// Keeps what was dispatched, so that it can be completed.
+#[derive(Default)]
+struct Dispatched(Vec<(u32, ActivationId)>);
+
+impl Perform for Dispatched {
+    fn perform(&mut self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Dispatch(_, dispatch) => self.0.push((dispatch.container, dispatch.id)),
+                other => drop(black_box(other)),
+            }
+        }
+    }
+}
+
+/// OpenWhisk's usual limit on the time of an activation.
+const TIME_LEFT: Duration = Duration::from_secs(60);
+const PAYLOAD_BYTES: usize = 256;
+const CONTROLLER: StreamId = StreamId(1);
+const INVOKER: StreamId = StreamId(2);
+/// What the router's timer task works on at once.
+const TIMERS_AT_ONCE: usize = 256;
