@@ -1,5 +1,6 @@
 //! What benchmarks share: the router's allocator, how long to measure, and a hub to drive ([`world`]). What they measure is in
-//! `benches/`, one file for each part of the engine, one for frames and one for the whole round trip.
+//! `benches/`, one file for each part of the engine, one for frames and one for the whole round trip; `instructions` is counted, not
+//! timed.
 //!
 //! `cargo bench -p benches` measures, in a few minutes; with `-- --test` each runs once. A name filters: `-- matcher/expire`.
 

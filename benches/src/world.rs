@@ -90,7 +90,8 @@ impl World {
         }
     }
 
-    /// Completes all that was dispatched, in frames of at most 64 that grant so many credits with each.
+    /// Completes all that was dispatched, in frames of at most 64 that grant so many credits with each. What is dispatched
+    /// for them is left for the next call.
     pub fn complete(&mut self, on: &Declared, credits: u32) {
         let mut dispatched = std::mem::take(&mut self.pass.performer.0);
         for frame in dispatched.chunks(64) {
@@ -103,6 +104,7 @@ impl World {
             self.hand_in(on);
         }
         dispatched.clear();
+        dispatched.append(&mut self.pass.performer.0);
         self.pass.performer.0 = dispatched;
     }
 
@@ -112,9 +114,14 @@ impl World {
         self.hand_in(action);
     }
 
+    /// Moves time on, without a look at what is due.
+    pub fn pass_time(&mut self, by: Duration) {
+        self.pass.now = self.pass.now + by;
+    }
+
     /// Lets the deadlines of all that was pushed come, and works on what is due, as the router's timer task does.
     pub fn expire_all(&mut self) {
-        self.pass.now = self.pass.now + TIME_LEFT + Duration::from_secs(1);
+        self.pass_time(TIME_LEFT + Duration::from_secs(1));
         while self.hub.advance(TIMERS_AT_ONCE, &mut self.pass) {}
         self.hub.settle(&mut self.pass);
         assert_eq!(self.hub.held(), 0);
