@@ -105,10 +105,19 @@ impl Meter<'_> {
 
     /// Router and pipe in turn.
     fn both(&mut self, plan: &Plan) -> anyhow::Result<Vec<RunResult>> {
-        let results = run::interleave(&BOTH, self.args.common.repeat, |target| self.run(target, plan))?;
+        let results = run::interleave(&BOTH, self.args.common.repeat, |&target| self.run(target, plan))?;
         println!("{}", run::summary(&results));
         self.results.extend(results.iter().cloned());
         Ok(results)
+    }
+
+    /// The router by each plan, in turn; the medians of a figure.
+    fn sweep(&mut self, plans: &[Plan], figure: fn(&RunResult) -> f64) -> anyhow::Result<Vec<f64>> {
+        let results = run::interleave(plans, self.args.common.repeat, |plan| self.run(Target::Router, plan))?;
+        let of = |point| median(run::of_point(&results, plans.len(), point).map(figure));
+        let medians = (0..plans.len()).map(of).collect();
+        self.results.extend(results);
+        Ok(medians)
     }
 
     fn saturated(&mut self) -> anyhow::Result<Vec<Verdict>> {
@@ -120,7 +129,7 @@ impl Meter<'_> {
 
     fn breakers(&mut self) -> anyhow::Result<Vec<Verdict>> {
         let (plan, targets) = (self.closed(4096), [Target::Router, Target::RouterWithoutBreakers]);
-        let results = run::interleave(&targets, self.args.common.repeat, |target| self.run(target, &plan))?;
+        let results = run::interleave(&targets, self.args.common.repeat, |&target| self.run(target, &plan))?;
         let of = |target: Target, figure: fn(&RunResult) -> f64| {
             median(results.iter().filter(|result| result.target == target.name()).map(figure))
         };
@@ -153,15 +162,8 @@ impl Meter<'_> {
     fn many_actions(&mut self) -> anyhow::Result<Vec<Verdict>> {
         let few = self.closed(4096);
         let many = Plan { actions: 10_000, containers: 10_000, ..few.clone() };
-        let mut cpu = [Vec::new(), Vec::new()];
-        for _ in 0..self.args.common.repeat {
-            for (plan, cpu) in [&many, &few].into_iter().zip(&mut cpu) {
-                let results = run::interleave(&[Target::Router], 1, |target| self.run(target, plan))?;
-                cpu.push(results[0].server_cpu_us_per_activation);
-                self.results.extend(results);
-            }
-        }
-        let [many, few] = cpu.map(median);
+        let medians = self.sweep(&[many, few], |result| result.server_cpu_us_per_activation)?;
+        let (many, few) = (medians[0], medians[1]);
         let ratio = many / few;
         let measured = format!("{ratio:.2} ({many:.2} / {few:.2} us)");
         let what = "10,000 actions and containers against 1 and 64: router CPU per activation";
@@ -170,16 +172,8 @@ impl Meter<'_> {
 
     fn controllers(&mut self) -> anyhow::Result<Vec<Verdict>> {
         let steps = [1, 2, 4, 8, 16, 32, 64, 96];
-        let mut rates = vec![Vec::new(); steps.len()];
-        for _ in 0..self.args.common.repeat {
-            for (&controllers, rates) in steps.iter().zip(&mut rates) {
-                let plan = Plan { controllers, ..self.closed(4096) };
-                let results = run::interleave(&[Target::Router], 1, |target| self.run(target, &plan))?;
-                rates.push(results[0].achieved_per_s);
-                self.results.extend(results);
-            }
-        }
-        let rates: Vec<f64> = rates.into_iter().map(median).collect();
+        let plans = steps.map(|controllers| Plan { controllers, ..self.closed(4096) });
+        let rates = self.sweep(&plans, |result| result.achieved_per_s)?;
         let (mut best, mut least) = (0.0_f64, f64::MAX);
         for &rate in &rates {
             best = best.max(rate);
@@ -331,7 +325,7 @@ impl Meter<'_> {
                 time_left_ms: 600_000,
                 ..self.closed(1)
             };
-            let results = run::interleave(&[Target::Router], 1, |target| self.run(target, &plan))?;
+            let results = run::interleave(&[Target::Router], 1, |&target| self.run(target, &plan))?;
             let RunResult { counts, latency_us, .. } = results[0];
             let Counts { submitted, completed, unanswered, duplicates, .. } = counts;
             let measured = format!(

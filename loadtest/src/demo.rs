@@ -19,8 +19,9 @@ pub(crate) fn demo() -> anyhow::Result<()> {
     );
     for in_flight in [1, 4096] {
         let plan = Plan::closed(in_flight, 2.0);
-        let results =
-            run::interleave(&[Target::Router, Target::Pipe], 1, |target| run::run(target, &plan, 0, Place::Processes))?;
+        let results = run::interleave(&[Target::Router, Target::Pipe], 1, |&target| {
+            run::run(target, &plan, 0, Place::Processes)
+        })?;
         ensure!(
             results.iter().all(|result| result.counts.unanswered + result.counts.duplicates == 0),
             "not answered exactly once"

@@ -87,7 +87,7 @@ impl Common {
     /// Runs every target in turn, prints and writes what came of it.
     fn measure(&self, targets: &[Target], plan: &Plan) -> anyhow::Result<Vec<result::RunResult>> {
         ensure!(self.repeat > 0, "--repeat must be at least 1");
-        let one = |target| run::run(target, plan, self.workers, self.place());
+        let one = |&target: &Target| run::run(target, plan, self.workers, self.place());
         let results = run::interleave(targets, self.repeat, one)?;
         if results.len() > 1 {
             println!("{}", run::summary(&results));

@@ -137,21 +137,27 @@ fn result(
     }
 }
 
-/// Runs each target in turn, `repeat` times over, so that a machine that grows slower does so for all alike.
-pub(crate) fn interleave(
-    targets: &[Target],
+/// Runs each point in turn, a target or a plan, `repeat` times over, so that a machine that grows slower does so for all alike. The
+/// results are in the order of the runs.
+pub(crate) fn interleave<P>(
+    points: &[P],
     repeat: usize,
-    mut one: impl FnMut(Target) -> anyhow::Result<RunResult>,
+    mut one: impl FnMut(&P) -> anyhow::Result<RunResult>,
 ) -> anyhow::Result<Vec<RunResult>> {
     let mut results = Vec::new();
     for _ in 0..repeat {
-        for &target in targets {
-            let result = one(target)?;
+        for point in points {
+            let result = one(point)?;
             println!("{}", line(&result));
             results.push(result);
         }
     }
     Ok(results)
+}
+
+/// Of interleaved runs of that many points, those of one.
+pub(crate) fn of_point(results: &[RunResult], points: usize, point: usize) -> impl Iterator<Item = &RunResult> {
+    results.iter().skip(point).step_by(points)
 }
 
 /// A result in one line.
