@@ -7,6 +7,8 @@ mod chaos;
 mod compare;
 mod demo;
 mod fleet;
+mod machine;
+mod medians;
 mod overflow;
 mod part;
 mod peer;

@@ -4,7 +4,6 @@
 //! that take seconds to start and to warm up are then started once in a repetition, and run all its scenarios.
 
 mod bars;
-mod machine;
 mod table;
 
 pub(crate) use bars::verdicts;
@@ -12,6 +11,7 @@ pub(crate) use table::scenario;
 
 use crate::Common;
 use crate::fleet::{Server, Target};
+use crate::machine;
 use crate::part::Orders;
 use crate::plan::{Load, Plan};
 use crate::result::{self, RunResult};

@@ -1,35 +1,29 @@
 //! The medians of a comparison with the least and the most, one table for each scenario.
 
-use crate::result::{RunResult, median};
+use crate::medians::{self, Column};
+use crate::result::RunResult;
 
-/// One column: its head, its figure, its decimals.
-type Column = (&'static str, fn(&RunResult) -> f64, usize);
-
-#[allow(clippy::cast_precision_loss)]
 const COLUMNS: [Column; 8] = [
-    ("achieved/s", |result| result.achieved_per_s, 0),
-    ("p50 us", |result| result.latency_us.p50, 0),
-    ("p99 us", |result| result.latency_us.p99, 0),
-    ("server CPU us/activation", |result| result.server_cpu_us_per_activation, 2),
-    ("clients' CPU us/activation", RunResult::clients_cpu_us_per_activation, 2),
-    ("server RSS MiB, most", |result| result.server_rss_bytes_max as f64 / f64::from(1 << 20), 0),
-    ("unanswered", |result| result.counts.unanswered as f64, 0),
-    ("duplicates", |result| result.counts.duplicates as f64, 0),
+    medians::ACHIEVED,
+    medians::P50,
+    medians::P99,
+    medians::SERVER_CPU,
+    medians::CLIENTS_CPU,
+    medians::SERVER_RSS,
+    medians::UNANSWERED,
+    medians::DUPLICATES,
 ];
 
 /// All tables.
 pub(crate) fn medians(results: &[RunResult]) -> String {
     let mut text = String::from("Medians of all repetitions (least to most).\n");
     for scenario in distinct(results.iter().map(scenario)) {
-        let heads: Vec<&str> = COLUMNS.iter().map(|column| column.0).collect();
-        text +=
-            &format!("\n{scenario}\n\n| target | {} |\n|{}\n", heads.join(" | "), " --- |".repeat(COLUMNS.len() + 1));
         let of_scenario: Vec<&RunResult> = results.iter().filter(|result| self::scenario(result) == scenario).collect();
-        for target in distinct(of_scenario.iter().map(|result| result.target.clone())) {
-            let runs: Vec<&RunResult> = of_scenario.iter().copied().filter(|result| result.target == target).collect();
-            let cells: Vec<String> = COLUMNS.iter().map(|column| cell(column, &runs)).collect();
-            text += &format!("| {target} | {} |\n", cells.join(" | "));
-        }
+        let rows = distinct(of_scenario.iter().map(|result| result.target.clone())).into_iter().map(|target| {
+            let runs = of_scenario.iter().copied().filter(|result| result.target == target).collect();
+            (target, runs)
+        });
+        text += &format!("\n{scenario}\n\n{}", medians::table("target", &COLUMNS, rows));
     }
     text
 }
@@ -47,16 +41,6 @@ pub(crate) fn scenario(result: &RunResult) -> String {
 fn rounded(rate: f64) -> f64 {
     let unit = 10_f64.powf(rate.max(1.0).log10().floor() - 1.0);
     (rate / unit).round() * unit
-}
-
-fn cell((_, figure, decimals): &Column, runs: &[&RunResult]) -> String {
-    let values: Vec<f64> = runs.iter().map(|run| figure(run)).collect();
-    let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
-    let middle = median(values);
-    if format!("{least:.decimals$}") == format!("{most:.decimals$}") {
-        return format!("{middle:.decimals$}");
-    }
-    format!("{middle:.decimals$} ({least:.decimals$} to {most:.decimals$})")
 }
 
 /// Each once, in the order of their first appearance.
