@@ -147,6 +147,12 @@ impl Server {
         }
     }
 
+    /// Of that, what a server of our own spent in the kernel; 0 of a peer, and of a thread of this process.
+    pub(crate) fn kernel_cpu_us(&self) -> anyhow::Result<f64> {
+        let known = self.peer.is_none() && self.part.pid() != std::process::id();
+        if known { tree::kernel_cpu_us(self.part.pid()) } else { Ok(0.0) }
+    }
+
     /// The most memory that was resident, in bytes.
     pub(crate) fn rss_bytes_max(&self) -> anyhow::Result<u64> {
         match self.peer {

@@ -46,6 +46,15 @@ pub(crate) struct Details {
     /// User and system time of controllers and workers within the window, over activations answered in it: where parts share
     /// the cores, they bound the throughput as the server does.
     pub(crate) clients_cpu_us_per_activation: f64,
+    /// Of the server's CPU, what it spent in the kernel; 0 where it is not known.
+    #[serde(default)]
+    pub(crate) server_kernel_cpu_us_per_activation: f64,
+    /// Frames that the server wrote, to controllers and to workers, over all activations of the run.
+    #[serde(default)]
+    pub(crate) frames_per_activation: f64,
+    /// Activations that a router had queued in the middle of the window.
+    #[serde(default)]
+    pub(crate) queued: u64,
     /// The latency's quantiles, more of them.
     pub(crate) curve: Vec<Quantile>,
     /// Through the window.
@@ -122,7 +131,7 @@ pub(crate) fn write(path: &std::path::Path, results: &[RunResult]) -> anyhow::Re
 }
 
 /// Writes the result file with what else is known: more keys than published.
-pub(crate) fn write_with_details(path: &std::path::Path, results: &[RunResult]) -> anyhow::Result<()> {
+pub(crate) fn write_with_details(path: &std::path::Path, results: &[impl Serialize]) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(results)?;
     std::fs::write(path, text + "\n").map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }

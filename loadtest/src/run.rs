@@ -32,13 +32,19 @@ pub(crate) fn watch(
     let controllers = Part::start(place, &server.controllers(plan))?;
 
     let bar = progress_bar(&format!("{} {}", target.name(), plan.scenario()));
-    let cpu_us = || anyhow::Ok(Cpu { server: server.cpu_us()?, clients: clients_cpu_us(&[&controllers, &invokers])? });
-    let (mut before, mut after) = (Cpu::default(), Cpu::default());
+    let clients = [&controllers, &invokers];
+    let cpu_us = || Cpu::of(server, &clients);
+    let (mut before, mut after, mut queued) = (Cpu::default(), Cpu::default(), None);
     let report = loop {
         match controllers.event()? {
             Event::WindowBegins => before = cpu_us()?,
             Event::WindowEnds => after = cpu_us()?,
-            Event::Progress(part) => bar.set_position(permille(part)),
+            Event::Progress(part) => {
+                bar.set_position(permille(part));
+                if part >= 0.5 && queued.is_none() {
+                    queued = Some(server.admin.map_or(Ok(0), |admin| fleet::metric(admin, "router_queue_depth"))?);
+                }
+            }
             Event::Controllers(report) => break report,
             other => bail!("the controllers said {other:?}"),
         }
@@ -55,17 +61,30 @@ pub(crate) fn watch(
         Event::Invokers(seen) => Some(seen),
         _ => None,
     });
-    let cpu_us = Cpu { server: after.server - before.server, clients: after.clients - before.clients };
     let seen = seen.unwrap_or_default();
-    let result = result(target, plan, &report, &seen, cpu_us, rss_max);
-    Ok((RunResult { spilled, refilled, ..result }, seen))
+    let details = details(&report, &seen, after.since(before), queued.unwrap_or(0));
+    let result = result(target, plan, &report, &seen, after.since(before), rss_max);
+    Ok((RunResult { spilled, refilled, details: Some(details), ..result }, seen))
 }
 
 /// CPU time in microseconds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cpu {
     server: f64,
+    /// Of the server's.
+    kernel: f64,
     clients: f64,
+}
+
+impl Cpu {
+    fn of(server: &Server, clients: &[&Part]) -> anyhow::Result<Self> {
+        Ok(Self { server: server.cpu_us()?, kernel: server.kernel_cpu_us()?, clients: clients_cpu_us(clients)? })
+    }
+
+    fn since(self, before: Self) -> Self {
+        let clients = self.clients - before.clients;
+        Self { server: self.server - before.server, kernel: self.kernel - before.kernel, clients }
+    }
 }
 
 /// Of parts that are processes; threads of this process are not told apart.
@@ -107,12 +126,6 @@ fn result(
     rss_max: u64,
 ) -> RunResult {
     let answered = seen.answered.max(1) as f64;
-    let details = Details {
-        clients_cpu_us_per_activation: cpu_us.clients / answered,
-        curve: seen.curve.clone(),
-        series: seen.series.clone(),
-        about: About::default(),
-    };
     RunResult {
         target: target.name().to_owned(),
         scenario: plan.scenario().to_owned(),
@@ -133,7 +146,21 @@ fn result(
         server_rss_bytes_max: rss_max,
         spilled: 0,
         refilled: 0,
-        details: Some(details),
+        details: None,
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn details(seen: &ControllerReport, started: &InvokerReport, cpu_us: Cpu, queued: u64) -> Details {
+    let answered = seen.answered.max(1) as f64;
+    Details {
+        clients_cpu_us_per_activation: cpu_us.clients / answered,
+        server_kernel_cpu_us_per_activation: cpu_us.kernel / answered,
+        frames_per_activation: (seen.frames + started.frames) as f64 / seen.counts.submitted.max(1) as f64,
+        queued,
+        curve: seen.curve.clone(),
+        series: seen.series.clone(),
+        about: About::default(),
     }
 }
 

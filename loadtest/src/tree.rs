@@ -9,7 +9,17 @@ use std::collections::HashMap;
 /// of a second.
 pub(crate) fn cpu_us_below(pid: u32) -> anyhow::Result<f64> {
     let ticks: f64 = below(pid)?.iter().map(|process| process.cpu_ticks).sum();
-    Ok(ticks * 1e6 / f64::from(u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100)))
+    Ok(ticks * tick_us())
+}
+
+fn tick_us() -> f64 {
+    1e6 / f64::from(u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100))
+}
+
+/// CPU time that a process has spent in the kernel so far, in microseconds. The kernel samples it, a few hundred times a second.
+pub(crate) fn kernel_cpu_us(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(parse(&stat).context("a line of numbers in /proc")?.kernel_ticks * tick_us())
 }
 
 /// The most memory that each process below this one had resident, added up, in bytes; since the last `forget_peaks`.
@@ -43,6 +53,7 @@ struct Process {
     pid: u32,
     parent: u32,
     cpu_ticks: f64,
+    kernel_ticks: f64,
 }
 
 /// All processes that this one started, and those that they started.
@@ -70,7 +81,9 @@ fn parse(stat: &str) -> Option<Process> {
     let (pid, rest) = stat.split_once(' ')?;
     let fields: Vec<&str> = rest.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |field: usize| fields.get(field)?.parse::<f64>().ok();
-    Some(Process { pid: pid.parse().ok()?, parent: fields.get(1)?.parse().ok()?, cpu_ticks: ticks(11)? + ticks(12)? })
+    let (user_ticks, kernel_ticks) = (ticks(11)?, ticks(12)?);
+    let (pid, parent) = (pid.parse().ok()?, fields.get(1)?.parse().ok()?);
+    Some(Process { pid, parent, cpu_ticks: user_ticks + kernel_ticks, kernel_ticks })
 }
 
 #[cfg(test)]
@@ -81,7 +94,7 @@ mod tests {
     #[test]
     fn a_name_may_contain_anything() {
         let stat = "42 (a) b (c) S 7 42 42 0 -1 4194304 100 0 0 0 30 12 0 0 20 0 1 0 100 1000 10";
-        assert_eq!(parse(stat), Some(Process { pid: 42, parent: 7, cpu_ticks: 42.0 }));
+        assert_eq!(parse(stat), Some(Process { pid: 42, parent: 7, cpu_ticks: 42.0, kernel_ticks: 12.0 }));
         assert_eq!(parse("42 (short) S"), None);
     }
 

@@ -95,6 +95,8 @@ struct Controller<U> {
 /// What the reading and the pushing side of a controller share.
 struct Desk {
     book: Book,
+    /// That answers came in.
+    frames: u64,
     /// Activations still to be pushed by the reading side: a closed loop's.
     to_push: u64,
     next_action: u32,
@@ -109,7 +111,8 @@ impl<U: Up> Controller<U> {
             Load::Expiry(expiry) => expiry.deadlines as usize,
             Load::Open { .. } | Load::Replay(_) | Load::Overflow(_) => 0,
         };
-        let desk = Desk { book: Book::new(number, at_once), to_push: 0, next_action: 0, sequences: Vec::new() };
+        let desk =
+            Desk { book: Book::new(number, at_once), frames: 0, to_push: 0, next_action: 0, sequences: Vec::new() };
         let payload = Orders { service_time_us: 0, sequence: 0 }.payload(plan);
         Self { up, desk: Arc::new(Mutex::new(desk)), plan: Arc::new(plan.clone()), payload }
     }
@@ -152,6 +155,7 @@ async fn read<U: Up, D: Down>(controller: Controller<U>, mut down: D) {
     while let Some(answers) = down.next().await {
         let now = Instant::now();
         let desk = &mut *controller.desk.lock();
+        desk.frames += 1;
         let answered = answers.iter().filter(|answer| desk.book.answer(answer, now)).count();
         if desk.to_push > 0 {
             controller.push_next(desk, answered as u64, now);
@@ -412,6 +416,7 @@ fn sum<U: Up>(controllers: &[Controller<U>], seconds: f64) -> ControllerReport {
     for controller in controllers {
         let mut desk = controller.desk.lock();
         report.counts.add(&desk.book.counts);
+        report.frames += desk.frames;
         report.in_flight_max += desk.book.out_max;
         let own = desk.book.take_record();
         match &mut record {

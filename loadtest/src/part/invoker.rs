@@ -108,7 +108,11 @@ impl Node {
     }
 
     fn work(&mut self, dispatches: Vec<v1::Dispatch>) {
-        self.seen.lock().started += dispatches.len() as u64;
+        {
+            let mut seen = self.seen.lock();
+            seen.frames += u64::from(!dispatches.is_empty());
+            seen.started += dispatches.len() as u64;
+        }
         let now = Instant::now();
         let mut completions = Vec::with_capacity(dispatches.len());
         for dispatch in dispatches {

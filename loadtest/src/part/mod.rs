@@ -42,6 +42,8 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct ControllerReport {
     pub(crate) counts: Counts,
+    /// With answers.
+    pub(crate) frames: u64,
     pub(crate) in_flight_max: u64,
     pub(crate) seconds: f64,
     pub(crate) offered: u64,
@@ -60,6 +62,8 @@ pub(crate) struct ControllerReport {
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct InvokerReport {
     pub(crate) started: u64,
+    /// They came in.
+    pub(crate) frames: u64,
     /// Started a second time.
     pub(crate) duplicates: u64,
     /// Started before one of the same action and controller that was pushed earlier.

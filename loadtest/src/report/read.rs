@@ -71,9 +71,11 @@ mod tests {
         assert_eq!((run.target.as_str(), run.details.is_none()), ("router", true));
         let details = Details {
             clients_cpu_us_per_activation: 1.5,
+            queued: 4,
             curve: vec![Quantile { quantile: 0.5, us: 12.5 }],
             series: vec![Sample { at_s: 1.0, out: 3, rate_per_s: 10.0 }],
             about: About { commit: "abc".to_owned(), ..About::default() },
+            ..Details::default()
         };
         let all = serde_json::to_string(&[RunResult { details: Some(details), ..RunResult::default() }]).unwrap();
         let details = parse(&all).unwrap().remove(0).details.unwrap();
