@@ -1,5 +1,6 @@
 //! Starting and watching the parts of a run: processes of this very program, or threads of this process.
 
+use crate::cores;
 use crate::part::{self, Event, Report};
 use crate::peer::{self, Peer};
 use crate::plan::Plan;
@@ -113,7 +114,16 @@ impl Server {
         place: Place,
         settings: &[(String, String)],
     ) -> anyhow::Result<Self> {
-        let part = Part::start(place, &Role::Server { target, workers, settings: settings.to_vec() })?;
+        Self::play(target, place, &Role::Server { target, workers, cores: 0, settings: settings.to_vec() })
+    }
+
+    /// Starts a server that runs on so many cores and no others.
+    pub(crate) fn start_on(target: Target, workers: usize, cores: usize, place: Place) -> anyhow::Result<Self> {
+        Self::play(target, place, &Role::Server { target, workers, cores, settings: Vec::new() })
+    }
+
+    fn play(target: Target, place: Place, role: &Role) -> anyhow::Result<Self> {
+        let part = Part::start(place, role)?;
         match part.events.recv_timeout(START_TIMEOUT).context("the server did not start")? {
             Event::Listening { address, admin } => Ok(Self { part, address, admin, peer: target.peer() }),
             Event::Failed(why) => bail!("the server did not start: {why}"),
@@ -171,11 +181,31 @@ impl Server {
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
-    Server { target: Target, workers: usize, settings: Vec<(String, String)> },
-    Invokers { endpoint: SocketAddr, plan: Plan },
-    Controllers { endpoint: SocketAddr, plan: Plan },
-    PeerWorkers { peer: Peer, endpoint: SocketAddr, plan: Plan },
-    PeerControllers { peer: Peer, endpoint: SocketAddr, plan: Plan },
+    /// `cores`: 0 for all there are.
+    Server {
+        target: Target,
+        workers: usize,
+        cores: usize,
+        settings: Vec<(String, String)>,
+    },
+    Invokers {
+        endpoint: SocketAddr,
+        plan: Plan,
+    },
+    Controllers {
+        endpoint: SocketAddr,
+        plan: Plan,
+    },
+    PeerWorkers {
+        peer: Peer,
+        endpoint: SocketAddr,
+        plan: Plan,
+    },
+    PeerControllers {
+        peer: Peer,
+        endpoint: SocketAddr,
+        plan: Plan,
+    },
 }
 
 impl Part {
@@ -298,7 +328,9 @@ pub(crate) fn play_as_process(role: &str) -> anyhow::Result<()> {
 fn play(role: Role, report: Report, stop: impl Future<Output = ()>) {
     let failed = report.clone();
     let played = match role {
-        Role::Server { target, workers, settings } => part::block_on(serve(target, workers, &settings, report, stop)),
+        Role::Server { target, workers, cores, settings } => {
+            cores::keep_to(cores).and_then(|()| part::block_on(serve(target, workers, &settings, report, stop)))
+        }
         Role::Invokers { endpoint, plan } => {
             part::block_on(async { part::invoker::run(&endpoint.to_string(), &plan, report, stop).await })
         }

@@ -5,6 +5,7 @@ mod bars;
 mod book;
 mod chaos;
 mod compare;
+mod cores;
 mod demo;
 mod fleet;
 mod machine;
@@ -17,6 +18,7 @@ mod replay;
 mod report;
 mod result;
 mod run;
+mod scaling;
 mod trace;
 mod tree;
 mod verdict;
@@ -50,6 +52,9 @@ enum Command {
     Report(report::ReportArgs),
     /// The bars this router is held to, measured one by one, as a table. Takes about a quarter of an hour with --repeat 5.
     Bars(bars::BarsArgs),
+    /// What an activation costs, by the number of actions, containers, streams and cores, by what is in flight, queued and carried: one at
+    /// a time, as tables with lines fitted to them. About ten minutes with --repeat 3.
+    Scaling(scaling::ScalingArgs),
     /// Offer twice of what the containers can run, then half of it until all is done, with the excess on disk or in Kafka; as a table.
     /// Some minutes.
     Overflow(overflow::OverflowArgs),
@@ -177,6 +182,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Compare(args) => compare::compare(&args)?,
         Command::Report(args) => report::report(&args)?,
         Command::Bars(args) => bars::bars(&args)?,
+        Command::Scaling(args) => scaling::scaling(&args)?,
         Command::Overflow(args) => overflow::overflow(&args)?,
         Command::Chaos(args) => return chaos::chaos(&args),
         Command::Act { part } => return chaos::play(&part),

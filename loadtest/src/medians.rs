@@ -10,8 +10,11 @@ pub(crate) const ACHIEVED: Column = ("achieved/s", |result| result.achieved_per_
 pub(crate) const P50: Column = ("p50 us", |result| result.latency_us.p50, 0);
 pub(crate) const P99: Column = ("p99 us", |result| result.latency_us.p99, 0);
 pub(crate) const SERVER_CPU: Column = ("server CPU us/activation", |result| result.server_cpu_us_per_activation, 2);
+pub(crate) const KERNEL_CPU: Column = ("of it in the kernel", RunResult::server_kernel_cpu_us_per_activation, 2);
 pub(crate) const CLIENTS_CPU: Column = ("clients' CPU us/activation", RunResult::clients_cpu_us_per_activation, 2);
 pub(crate) const SERVER_RSS: Column = ("server RSS MiB, most", |result| mib(result.server_rss_bytes_max), 0);
+pub(crate) const FRAMES: Column = ("frames written/activation", RunResult::frames_per_activation, 4);
+pub(crate) const QUEUED: Column = ("queued meanwhile", |result| whole(result.queued()), 0);
 pub(crate) const UNANSWERED: Column = ("unanswered", |result| whole(result.counts.unanswered), 0);
 pub(crate) const DUPLICATES: Column = ("duplicates", |result| whole(result.counts.duplicates), 0);
 

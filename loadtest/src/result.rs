@@ -38,6 +38,21 @@ impl RunResult {
     pub(crate) fn clients_cpu_us_per_activation(&self) -> f64 {
         self.details.as_ref().map_or(0.0, |details| details.clients_cpu_us_per_activation)
     }
+
+    /// Of the server, in the kernel; 0 where it is not known.
+    pub(crate) fn server_kernel_cpu_us_per_activation(&self) -> f64 {
+        self.details.as_ref().map_or(0.0, |details| details.server_kernel_cpu_us_per_activation)
+    }
+
+    /// Written by the server; 0 where it is not known.
+    pub(crate) fn frames_per_activation(&self) -> f64 {
+        self.details.as_ref().map_or(0.0, |details| details.frames_per_activation)
+    }
+
+    /// Of a router, in the middle of the window; 0 where it is not known.
+    pub(crate) fn queued(&self) -> u64 {
+        self.details.as_ref().map_or(0, |details| details.queued)
+    }
 }
 
 /// What a report shows beyond a run's figures.
