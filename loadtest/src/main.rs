@@ -1,5 +1,6 @@
 //! `loadtest`: the measuring instrument. `demo` shows the router at work, `run` measures closed and open loops, `replay` plays
-//! a trace, `compare` measures what users would pick instead, `chaos` hurts everybody. It never takes the router's word for what became of an activation: it keeps its own books.
+//! a trace, `compare` measures what users would pick instead, `scaling` what grows with what, `chaos` hurts everybody. It never takes the
+//! router's word for what became of an activation: it keeps its own books.
 
 mod bars;
 mod book;
