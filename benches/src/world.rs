@@ -15,10 +15,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A hub, and one thread that drives it.
+/// A hub, and one thread that drives it: alone, or beside others with a world each.
 pub struct World {
     /// The engine.
-    pub hub: Hub,
+    pub hub: Arc<Hub>,
     pass: Pass<Dispatched>,
     payload: Bytes,
     inputs: Vec<Input>,
@@ -34,17 +34,31 @@ pub struct Declared {
 
 impl Default for World {
     fn default() -> Self {
-        Self {
-            hub: Hub::new(Limits::default(), 7, 1, Timestamp::ZERO),
-            pass: Pass::new(Dispatched::default()),
-            payload: vec![7; PAYLOAD_BYTES].into(),
-            inputs: Vec::new(),
-            next_id: 0,
-        }
+        Self::with_wheels(1)
     }
 }
 
 impl World {
+    /// A hub with so many timing wheels.
+    pub fn with_wheels(wheels: usize) -> Self {
+        Self::driving(Arc::new(Hub::new(Limits::default(), 7, wheels, Timestamp::ZERO)), 0)
+    }
+
+    /// The same hub, driven by another thread, with ids of its own by that thread's number. The first world has those of 0.
+    pub fn beside(&self, thread: u64) -> Self {
+        Self::driving(self.hub.clone(), u128::from(thread) << 64)
+    }
+
+    fn driving(hub: Arc<Hub>, next_id: u128) -> Self {
+        Self {
+            hub,
+            pass: Pass::new(Dispatched::default()),
+            payload: vec![7; PAYLOAD_BYTES].into(),
+            inputs: Vec::new(),
+            next_id,
+        }
+    }
+
     /// Declares an action of that number.
     pub fn action(&mut self, number: usize) -> Declared {
         let key = ActionKey::new("tenant", &format!("action-{number}"), "");
@@ -54,8 +68,13 @@ impl World {
 
     /// The same, with a container for one activation at a time.
     pub fn action_with_container(&mut self, number: usize) -> Declared {
+        self.action_with_containers(number, 1, 1)
+    }
+
+    /// The same, with so many containers for so many activations at a time each, and credits for all of them.
+    pub fn action_with_containers(&mut self, number: usize, containers: u32, concurrency: u32) -> Declared {
         let mut one = self.action(number);
-        self.add_container(&mut one, 0, 1, 1);
+        (0..containers).for_each(|number| self.add_container(&mut one, number, concurrency, concurrency));
         one
     }
 
@@ -65,6 +84,20 @@ impl World {
         let new = Registration { stream: INVOKER, number, epoch: 0, concurrency, credits, warm: true, room };
         let registered = self.hub.register(to.action.key(), new, &mut self.pass);
         to.containers.push(registered.expect("within the limits").1);
+    }
+
+    /// Hands in a frame of activations, and completes those that this thread dispatched: where threads share an action, others'
+    /// among them.
+    pub fn round_trip(&mut self, on: &Declared, frame: u32) {
+        self.push(on, frame);
+        self.complete(on, 1);
+    }
+
+    /// Completes what is left after the last push.
+    pub fn finish(&mut self, on: &Declared) {
+        while !self.pass.performer.0.is_empty() {
+            self.complete(on, 1);
+        }
     }
 
     /// Hands in a frame of activations.
