@@ -15,6 +15,7 @@ impl ActivationId {
 
 impl Hash for ActivationId {
     /// As a number: hashers take it at once, without a length.
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u128(u128::from_le_bytes(self.0));
     }

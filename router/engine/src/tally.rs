@@ -123,11 +123,15 @@ const COUNTS: usize = Count::ALL.len() + 2 * Reason::ALL.len();
 
 /// Counts of one pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tally([u64; COUNTS]);
+pub struct Tally {
+    counts: [u64; COUNTS],
+    /// Whether there is anything behind the first of them; most passes refuse nothing, and then more than half need no look.
+    refusals: bool,
+}
 
 impl Default for Tally {
     fn default() -> Self {
-        Self([0; COUNTS])
+        Self { counts: [0; COUNTS], refusals: false }
     }
 }
 
@@ -139,17 +143,19 @@ impl Tally {
 
     /// Counts several.
     pub fn add(&mut self, count: Count, n: u64) {
-        self.0[count as usize] += n;
+        self.counts[count as usize] += n;
     }
 
     /// Counts an activation that was not taken.
     pub fn rejected(&mut self, reason: Reason) {
-        self.0[Count::ALL.len() + reason as usize] += 1;
+        self.counts[Count::ALL.len() + reason as usize] += 1;
+        self.refusals = true;
     }
 
     /// Counts another entry that was refused.
     pub fn refused(&mut self, reason: Reason) {
-        self.0[Count::ALL.len() + Reason::ALL.len() + reason as usize] += 1;
+        self.counts[Count::ALL.len() + Reason::ALL.len() + reason as usize] += 1;
+        self.refusals = true;
     }
 }
 
@@ -166,7 +172,8 @@ impl Default for Totals {
 impl Totals {
     /// Adds a pass's counts and clears them.
     pub fn take(&self, tally: &mut Tally) {
-        for (total, count) in self.0.iter().zip(&mut tally.0).filter(|(_, count)| **count > 0) {
+        let used = if std::mem::take(&mut tally.refusals) { COUNTS } else { Count::ALL.len() };
+        for (total, count) in self.0.iter().zip(&mut tally.counts[..used]).filter(|(_, count)| **count > 0) {
             // Counters only: nothing is published by them.
             total.fetch_add(std::mem::take(count), Ordering::Relaxed);
         }
