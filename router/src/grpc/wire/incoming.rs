@@ -78,3 +78,77 @@ impl<M: Request> Incoming<M> {
 fn malformed() -> Status {
     Status::invalid_argument("frame: not what the proto files say")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http_body::Frame;
+    use prost::Message;
+    use proto::v1;
+    use proto::wire::message::message;
+    use std::collections::VecDeque;
+
+    /// A body in these pieces.
+    struct Pieces(VecDeque<Bytes>);
+
+    impl HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
+    fn incoming(pieces: impl IntoIterator<Item = Bytes>) -> Incoming<v1::PushRequest> {
+        let call = http::Request::new(Body::new(Pieces(pieces.into_iter().collect())));
+        Incoming::new(call, 100).expect("not compressed")
+    }
+
+    fn frame(controller_id: &'static [u8]) -> Bytes {
+        let hello = v1::ControllerHello { controller_id: Bytes::from_static(controller_id), ..Default::default() };
+        let request = v1::PushRequest { hello: Some(hello), ..Default::default() };
+        message(0, |to| request.encode_raw(to))
+    }
+
+    #[tokio::test]
+    async fn frames_come_whole_however_they_were_cut() {
+        let body = [frame(b"one"), frame(b"two"), frame(b"three")].concat();
+        for cut in 1..=body.len() {
+            let mut incoming = incoming(body.chunks(cut).map(Bytes::copy_from_slice));
+            for expected in [&b"one"[..], b"two", b"three"] {
+                let frame = incoming.message().await.unwrap().expect("three frames");
+                assert_eq!(frame.rest.hello.unwrap().controller_id, expected, "pieces of {cut}");
+            }
+            assert!(incoming.message().await.unwrap().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_named() {
+        let whole = frame(b"me");
+        let status = incoming([whole.slice(..whole.len() - 1)]).message().await.err().unwrap();
+        assert_eq!((status.code(), status.message()), (Code::Internal, "frame: the stream ended within it"));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_named_with_the_limit() {
+        let long = incoming([message(0, |to| to.extend_from_slice(&[0; 101]))]).message().await.err().unwrap();
+        assert_eq!(long.code(), Code::OutOfRange);
+        assert_eq!(long.message(), "frame: 101 bytes, at most 100 are taken (frame_bytes_max)");
+        let compressed = incoming([Bytes::from_static(&[1, 0, 0, 0, 0])]).message().await.err().unwrap();
+        assert_eq!(compressed.code(), Code::Unimplemented);
+        let noise = incoming([message(0, |to| to.extend_from_slice(&[0xff]))]).message().await.err().unwrap();
+        assert_eq!(noise.code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_call_that_is_to_be_compressed_is_refused() {
+        let call = http::Request::builder().header("grpc-encoding", "gzip").body(Body::empty()).unwrap();
+        let status = Incoming::<v1::PushRequest>::new(call, 100).err().unwrap();
+        assert_eq!(status.code(), Code::Unimplemented);
+        let call = http::Request::builder().header("grpc-encoding", "identity").body(Body::empty()).unwrap();
+        assert!(Incoming::<v1::PushRequest>::new(call, 100).is_ok());
+    }
+}
