@@ -51,7 +51,11 @@ pub fn split(
 ) -> Result<Bytes, Malformed> {
     let mut rest = BytesMut::new();
     let mut fields = Fields::of(frame, Span::whole(frame)?);
-    while let Some(Field { number, value, whole }) = fields.read()? {
+    loop {
+        while fields.skip_key(list, BYTES) {
+            entry(fields.bytes()?)?;
+        }
+        let Some(Field { number, value, whole }) = fields.read()? else { break };
         match value {
             Value::Bytes(span) if number == list => entry(span)?,
             _ => rest.put_slice(whole.of(frame)),
@@ -82,6 +86,10 @@ pub enum Value {
     Other,
 }
 
+/// The types of fields that ours have, as keys name them.
+const NUMBER: u32 = 0;
+const BYTES: u32 = 2;
+
 /// The fields of a message, in the order they were written.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
@@ -109,14 +117,24 @@ impl<'a> Fields<'a> {
         let key = u32::try_from(self.varint()?).map_err(|_| Malformed)?;
         let number = key >> 3;
         let value = match key & 7 {
-            0 => Value::Number(self.varint()?),
-            2 => Value::Bytes(self.bytes()?),
+            NUMBER => Value::Number(self.varint()?),
+            BYTES => Value::Bytes(self.bytes()?),
             other => self.other(number, other)?,
         };
         if number == 0 {
             return Err(Malformed);
         }
         Ok(Some(Field { number, value, whole: self.since(start) }))
+    }
+
+    /// Whether a field of that number and type comes next. Then its key is behind, and its value has to be read. False also for a
+    /// key that is longer than a byte.
+    #[inline]
+    fn skip_key(&mut self, number: u32, wire_type: u32) -> bool {
+        let found =
+            self.frame.get(self.at).is_some_and(|byte| u32::from(*byte) == number << 3 | wire_type && *byte < 0x80);
+        self.at += usize::from(found);
+        found
     }
 
     #[inline]
@@ -182,6 +200,11 @@ macro_rules! entries {
             #[inline]
             pub fn read(frame: &[u8], message: Span) -> Result<Self, Malformed> {
                 let (mut fields, mut entry) = (Fields::of(frame, message), Self::default());
+                // Where they are if they come in order, as encoders write them; the loop takes them as they come.
+                $(if fields.skip_key($number, entries!(wire_type $type)) {
+                    let found = entries!(read $type fields);
+                    entry.$field = entries!(take $type found);
+                })*
                 while let Some(Field { number, value, .. }) = fields.read()? {
                     match (number, value) {
                         $(($number, entries!(value $type found)) => entry.$field = entries!(take $type found),)*
@@ -196,6 +219,10 @@ macro_rules! entries {
     )* };
     (type bytes) => { Span };
     (type $type:tt) => { $type };
+    (wire_type bytes) => { BYTES };
+    (wire_type $type:tt) => { NUMBER };
+    (read bytes $fields:ident) => { $fields.bytes()? };
+    (read $type:tt $fields:ident) => { $fields.varint()? };
     (value bytes $found:ident) => { Value::Bytes($found) };
     (value $type:tt $found:ident) => { Value::Number($found) };
     (take bytes $found:ident) => { $found };
