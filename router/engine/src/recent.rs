@@ -34,6 +34,8 @@ struct Set {
 }
 
 const PRINTS: usize = 7;
+/// Sets fetched at a time.
+const TOGETHER: usize = 32;
 #[cfg(not(any(router_loom, router_shuttle)))]
 const _: () = assert!(size_of::<Set>() == 64);
 
@@ -62,17 +64,32 @@ impl Recent {
         self.find(id).is_some_and(|(set, print)| set.prints.iter().any(|seen| seen.load(Ordering::Relaxed) == print))
     }
 
-    /// Fetches the sets of these ids from memory, several at a time; on its way an activation would wait for each by itself.
-    pub(crate) fn fetch(&self, ids: impl Iterator<Item = ActivationId>) {
-        let sets = ids.filter_map(|id| self.find(&id));
-        // Relaxed: nothing depends on it, and it must only not be left out.
-        black_box(sets.fold(0, |sum: u64, (set, _)| sum.wrapping_add(set.next.load(Ordering::Relaxed))));
+    /// Fetches the sets of these ids from memory, many at a time; on its way an activation would wait for each by itself.
+    pub(crate) fn fetch(&self, mut ids: impl Iterator<Item = ActivationId>) {
+        let mut places = [0; TOGETHER];
+        loop {
+            let mut found = 0;
+            for place in ids.by_ref().take(TOGETHER).filter_map(|id| self.place(&id)) {
+                places[found] = place;
+                found += 1;
+            }
+            if found == 0 {
+                return;
+            }
+            // Nothing between the loads: a processor waits for as many at once as it finds close together. Relaxed: nothing depends
+            // on them, they must only not be left out.
+            let next = places[..found].iter().map(|place| self.sets[*place].next.load(Ordering::Relaxed));
+            black_box(next.fold(0, u64::wrapping_add));
+        }
+    }
+
+    fn place(&self, id: &ActivationId) -> Option<usize> {
+        let mask = self.sets.len().checked_sub(1)?;
+        Some(usize::try_from(self.places.hash_one(id) & mask as u64).expect("masked"))
     }
 
     fn find(&self, id: &ActivationId) -> Option<(&Set, u64)> {
-        let mask = self.sets.len().checked_sub(1)?;
-        let place = usize::try_from(self.places.hash_one(id) & mask as u64).expect("masked");
-        Some((&self.sets[place], self.prints.hash_one(id).max(1)))
+        Some((&self.sets[self.place(id)?], self.prints.hash_one(id).max(1)))
     }
 }
 
