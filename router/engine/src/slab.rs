@@ -16,7 +16,7 @@
 //! first. The directory alone grows by doubling, at half a byte an entry, and goes when the last entry does. So a slab that
 //! goes to and fro between none and one entry allocates each time.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::{Index, IndexMut};
 
 /// Where an entry of a [`Slab`] is. `Option<Key>` takes 8 bytes too, so keys serve as links of lists.
@@ -24,35 +24,43 @@ use std::ops::{Index, IndexMut};
 /// The generation counts the insertions of the whole slab, so a key is recognised as stale after its entry is removed, even
 /// if the memory was given back in between. The count wraps, skipping 0: a stale key could find another entry only if that
 /// one was put in the same place exactly a multiple of 2^32 - 1 insertions later (71 minutes at a million a second).
+///
+/// One number: written in halves and read as a whole, it would have to wait for the cache in between, and with it the activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
-    index: u32,
-    generation: NonZeroU32,
-}
+pub struct Key(NonZeroU64);
 
 impl Key {
     fn new(chunk: u32, place: u32, generation: NonZeroU32) -> Self {
-        Self { index: chunk << PLACE_BITS | place, generation }
+        let index = chunk << PLACE_BITS | place;
+        let bits = u64::from(generation.get()) << u32::BITS | u64::from(index);
+        Self(NonZeroU64::new(bits).expect("no generation is 0"))
     }
 
     /// The key as a number, to be part of a name that leaves the process: the generation above the index.
     pub fn to_bits(self) -> u64 {
-        u64::from(self.generation.get()) << 32 | u64::from(self.index)
+        self.0.get()
     }
 
     /// The key of that number; none for one that [`to_bits`](Self::to_bits) never gives. It finds an entry only if it is that entry's.
     pub fn from_bits(bits: u64) -> Option<Self> {
-        let [generation, index] = [bits >> 32, bits & u64::from(u32::MAX)];
-        #[allow(clippy::cast_possible_truncation, reason = "each is half of 64 bits")]
-        Some(Self { index: index as u32, generation: NonZeroU32::new(generation as u32)? })
+        NonZeroU64::new(bits).filter(|bits| bits.get() >> u32::BITS != 0).map(Self)
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half of 64 bits")]
+    fn index(self) -> u32 {
+        self.0.get() as u32
+    }
+
+    fn is_of(self, generation: NonZeroU32) -> bool {
+        self.0.get() >> u32::BITS == u64::from(generation.get())
     }
 
     fn chunk(self) -> u32 {
-        self.index >> PLACE_BITS
+        self.index() >> PLACE_BITS
     }
 
     fn place(self) -> u32 {
-        self.index & (PLACES_MAX - 1)
+        self.index() & (PLACES_MAX - 1)
     }
 }
 
@@ -98,7 +106,7 @@ impl<T> Slab<T> {
     #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
         match self.chunks.get(key.chunk() as usize)?.entries.get(key.place() as usize)? {
-            Entry::Occupied { generation, item } if *generation == key.generation => Some(item),
+            Entry::Occupied { generation, item } if key.is_of(*generation) => Some(item),
             _ => None,
         }
     }
@@ -107,7 +115,7 @@ impl<T> Slab<T> {
     #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.chunks.get_mut(key.chunk() as usize)?.entries.get_mut(key.place() as usize)? {
-            Entry::Occupied { generation, item } if *generation == key.generation => Some(item),
+            Entry::Occupied { generation, item } if key.is_of(*generation) => Some(item),
             _ => None,
         }
     }
@@ -132,7 +140,7 @@ impl<T> Slab<T> {
         let at = key.chunk();
         let chunk = self.chunks.get_mut(at as usize)?;
         let was_full = chunk.is_full();
-        let item = chunk.vacate(key.place(), key.generation)?;
+        let item = chunk.vacate(key)?;
         let holds_nothing = chunk.live == 0;
         self.len -= 1;
         if was_full {
@@ -287,9 +295,10 @@ impl<T> Chunk<T> {
         place
     }
 
-    fn vacate(&mut self, place: u32, expected: NonZeroU32) -> Option<T> {
+    fn vacate(&mut self, key: Key) -> Option<T> {
+        let place = key.place();
         let entry = self.entries.get_mut(place as usize)?;
-        if !matches!(entry, Entry::Occupied { generation, .. } if *generation == expected) {
+        if !matches!(entry, Entry::Occupied { generation, .. } if key.is_of(*generation)) {
             return None;
         }
         let Entry::Occupied { item, .. } = std::mem::replace(entry, Entry::Vacant { next: self.vacant }) else {
@@ -402,8 +411,8 @@ mod tests {
         let keys = [slab.insert('a'), slab.insert('b'), slab.insert('c')];
         slab.remove(keys[0]);
         slab.remove(keys[1]);
-        assert_eq!(slab.insert('d').index, keys[1].index);
-        assert_eq!(slab.insert('e').index, keys[0].index);
+        assert_eq!(slab.insert('d').index(), keys[1].index());
+        assert_eq!(slab.insert('e').index(), keys[0].index());
     }
 
     #[test]
@@ -412,7 +421,7 @@ mod tests {
         let stale = slab.insert("first");
         assert_eq!(slab.remove(stale), Some("first"));
         let fresh = slab.insert("second");
-        assert_eq!(stale.index, fresh.index, "the same place, in memory that was given back and made anew");
+        assert_eq!(stale.index(), fresh.index(), "the same place, in memory that was given back and made anew");
         assert_eq!(slab.get(stale), None);
         assert_eq!(slab.get_mut(stale), None);
         assert_eq!(slab.remove(stale), None);
@@ -433,8 +442,8 @@ mod tests {
     #[test]
     fn generations_wrap_around_zero() {
         let mut slab = Slab { generation: u32::MAX - 1, ..Slab::new() };
-        let generations = [0; 3].map(|_| slab.insert(()).generation.get());
-        assert_eq!(generations, [u32::MAX, 1, 2]);
+        let generations = [0; 3].map(|_| slab.insert(()).to_bits() >> u32::BITS);
+        assert_eq!(generations, [u32::MAX.into(), 1, 2]);
     }
 
     #[derive(Debug, Clone)]
