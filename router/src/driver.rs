@@ -4,7 +4,7 @@
 use crate::outbox::{Awaiting, Entry, Outbox};
 use crate::overflow::Handoff;
 use dashmap::DashMap;
-use engine::effect::{Effect, Perform, Refill, Spill};
+use engine::effect::{Effect, Perform};
 use engine::id::StreamId;
 use engine::time::Timestamp;
 use std::sync::Arc;
@@ -128,6 +128,17 @@ impl Driver {
         self.streams.count_dropped(dropped);
     }
 
+    /// Performs one that is written to no stream.
+    fn perform_other(&mut self, effect: Effect) {
+        match effect {
+            Effect::AwaitRoom(stream, action, container) => self.await_room(stream, (action, container)),
+            Effect::Spill(spill) => self.handoff.spill(*spill),
+            Effect::Refill(refill) => self.handoff.refill(*refill),
+            Effect::WakeAt(_) => self.streams.wake_timer(),
+            Effect::Dispatch(..) | Effect::Answer(..) | Effect::Refuse(..) | Effect::Drain(..) => {}
+        }
+    }
+
     fn await_room(&mut self, stream: StreamId, awaiting: Awaiting) {
         // Without a stream there is nothing to wait for: its containers are being taken off their actions.
         if let Some(outbox) = self.outbox(stream) {
@@ -138,64 +149,37 @@ impl Driver {
 
 impl Perform for Driver {
     fn perform(&mut self, effects: &mut Vec<Effect>) {
-        let mut effects = effects.drain(..).peekable();
-        while let Some(effect) = effects.next() {
-            let (stream, entry) = match sort(effect) {
-                Sorted::Write(stream, entry) => (stream, entry),
-                Sorted::AwaitRoom(stream, awaiting) => {
-                    self.await_room(stream, awaiting);
-                    continue;
-                }
-                Sorted::Spill(spill) => {
-                    self.handoff.spill(*spill);
-                    continue;
-                }
-                Sorted::Refill(refill) => {
-                    self.handoff.refill(*refill);
-                    continue;
-                }
-                Sorted::Wake => {
-                    self.streams.sooner.notify_one();
-                    continue;
-                }
-            };
-            // Its neighbours for the same stream go in with it: one lock, one wake-up.
-            let alike = std::iter::from_fn(|| match sort(effects.next_if(|next| writes_to(next, stream))?) {
-                Sorted::Write(_, entry) => Some(entry),
-                Sorted::AwaitRoom(..) | Sorted::Spill(_) | Sorted::Refill(_) | Sorted::Wake => None,
-            });
-            self.fill(stream, std::iter::once(entry).chain(alike));
+        let mut effects = effects.drain(..);
+        while let Some(first) = effects.as_slice().first() {
+            if let Some(stream) = addressee(first) {
+                // Its neighbours for the same stream go in with it: one lock, one wake-up.
+                let alike = effects.as_slice().iter().take_while(|effect| addressee(effect) == Some(stream)).count();
+                self.fill(stream, effects.by_ref().take(alike).filter_map(entry));
+            } else if let Some(effect) = effects.next() {
+                self.perform_other(effect);
+            }
         }
     }
 }
 
-/// An effect by what has to be done for it.
-enum Sorted {
-    Write(StreamId, Entry),
-    AwaitRoom(StreamId, Awaiting),
-    Spill(Box<Spill>),
-    Refill(Box<Refill>),
-    Wake,
-}
-
-fn sort(effect: Effect) -> Sorted {
+/// The stream that an effect is written to.
+fn addressee(effect: &Effect) -> Option<StreamId> {
     match effect {
-        Effect::Dispatch(stream, dispatch) => Sorted::Write(stream, Entry::Dispatch(dispatch)),
-        Effect::Answer(stream, answer) => Sorted::Write(stream, Entry::Answer(answer)),
-        Effect::Refuse(stream, refusal) => Sorted::Write(stream, Entry::Refuse(refusal)),
-        Effect::Drain(stream, container, epoch) => Sorted::Write(stream, Entry::Drain(container, epoch)),
-        Effect::AwaitRoom(stream, action, container) => Sorted::AwaitRoom(stream, (action, container)),
-        Effect::Spill(spill) => Sorted::Spill(spill),
-        Effect::Refill(refill) => Sorted::Refill(refill),
-        Effect::WakeAt(_) => Sorted::Wake,
+        Effect::Dispatch(stream, _)
+        | Effect::Answer(stream, _)
+        | Effect::Refuse(stream, _)
+        | Effect::Drain(stream, ..) => Some(*stream),
+        Effect::AwaitRoom(..) | Effect::Spill(_) | Effect::Refill(_) | Effect::WakeAt(_) => None,
     }
 }
 
-fn writes_to(effect: &Effect, stream: StreamId) -> bool {
+/// What is written there.
+fn entry(effect: Effect) -> Option<Entry> {
     match effect {
-        Effect::Dispatch(to, _) | Effect::Answer(to, _) | Effect::Refuse(to, _) | Effect::Drain(to, ..) => {
-            *to == stream
-        }
-        Effect::AwaitRoom(..) | Effect::Spill(_) | Effect::Refill(_) | Effect::WakeAt(_) => false,
+        Effect::Dispatch(_, dispatch) => Some(Entry::Dispatch(dispatch)),
+        Effect::Answer(_, answer) => Some(Entry::Answer(answer)),
+        Effect::Refuse(_, refusal) => Some(Entry::Refuse(refusal)),
+        Effect::Drain(_, container, epoch) => Some(Entry::Drain(container, epoch)),
+        Effect::AwaitRoom(..) | Effect::Spill(_) | Effect::Refill(_) | Effect::WakeAt(_) => None,
     }
 }
