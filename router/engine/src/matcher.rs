@@ -121,6 +121,14 @@ pub(crate) enum Place {
     },
 }
 
+/// What a container gets. Not read back from the slot: a new one is still on its way into the cache.
+struct Parcel {
+    id: ActivationId,
+    attempt: u32,
+    deadline: Timestamp,
+    payload: Bytes,
+}
+
 impl Linked for Slot {
     fn links(&self) -> &Links {
         &self.links
@@ -246,7 +254,8 @@ impl Matcher {
         let admitted = self.admit(&push, place, turn);
         let key = admitted.inspect_err(|_| self.containers.unchoose(container))?;
         turn.tally.count(Count::Matched);
-        self.send(key, container, push.payload, turn);
+        let Push { id, attempt, deadline, payload, .. } = push;
+        self.send(key, container, Parcel { id, attempt, deadline, payload }, turn);
         Ok(())
     }
 
@@ -378,8 +387,10 @@ impl Matcher {
             }
             let Some(container) = self.choose(turn) else { break };
             let payload = self.dequeue(key, turn);
-            self.slots[key].place = Place::InFlight { container, dispatched_at: turn.now, answered: false };
-            self.send(key, container, payload, turn);
+            let slot = &mut self.slots[key];
+            slot.place = Place::InFlight { container, dispatched_at: turn.now, answered: false };
+            let Slot { id, attempt, deadline, .. } = *slot;
+            self.send(key, container, Parcel { id, attempt, deadline, payload }, turn);
         }
     }
 
@@ -398,12 +409,12 @@ impl Matcher {
     }
 
     /// Sends an activation that is in flight from now on. It is never taken back from here; only its container can.
-    fn send(&mut self, key: Key, container: ContainerKey, payload: Bytes, turn: &mut Turn<'_>) {
+    fn send(&mut self, key: Key, container: ContainerKey, parcel: Parcel, turn: &mut Turn<'_>) {
         turn.tally.count(Count::Dispatched);
-        let slot = &self.slots[key];
-        debug_assert!(slot.deadline > turn.now, "nothing is dispatched at or after its deadline");
-        let (id, attempt, due) = (slot.id, slot.attempt, slot.deadline + turn.shared.limits.overdue_grace);
-        let time_left_ms = turn.now.until(slot.deadline).as_millis().max(1);
+        let Parcel { id, attempt, deadline, payload } = parcel;
+        debug_assert!(deadline > turn.now, "nothing is dispatched at or after its deadline");
+        let due = deadline + turn.shared.limits.overdue_grace;
+        let time_left_ms = turn.now.until(deadline).as_millis().max(1);
         let time_left_ms = u32::try_from(time_left_ms).unwrap_or(u32::MAX);
         let to = self.containers.get_mut(container).expect("a chosen container is registered");
         to.room.take(Room::cost(&payload));
