@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use engine::container::{ContainerKey, Registration, Room};
-use engine::effect::{Effect, Perform};
+use engine::effect::{Effect, Entry, Perform};
 use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActionKey, ActivationId, StreamId};
 use engine::input::{Completion, Input, Push};
@@ -174,7 +174,7 @@ impl Perform for Dispatched {
     fn perform(&mut self, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
-                Effect::Dispatch(_, dispatch) => self.0.push((dispatch.container, dispatch.id)),
+                Effect::Write(_, Entry::Dispatch(dispatch)) => self.0.push((dispatch.container, dispatch.id)),
                 other => drop(black_box(other)),
             }
         }

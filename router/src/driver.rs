@@ -128,14 +128,13 @@ impl Driver {
         self.streams.count_dropped(dropped);
     }
 
-    /// Performs one that is written to no stream.
-    fn perform_other(&mut self, effect: Effect) {
+    fn perform_one(&mut self, effect: Effect) {
         match effect {
+            Effect::Write(stream, entry) => self.fill(stream, std::iter::once(entry)),
             Effect::AwaitRoom(stream, action, container) => self.await_room(stream, (action, container)),
             Effect::Spill(spill) => self.handoff.spill(*spill),
             Effect::Refill(refill) => self.handoff.refill(*refill),
             Effect::WakeAt(_) => self.streams.wake_timer(),
-            Effect::Dispatch(..) | Effect::Answer(..) | Effect::Refuse(..) | Effect::Drain(..) => {}
         }
     }
 
@@ -151,35 +150,13 @@ impl Perform for Driver {
     fn perform(&mut self, effects: &mut Vec<Effect>) {
         let mut effects = effects.drain(..);
         while let Some(first) = effects.as_slice().first() {
-            if let Some(stream) = addressee(first) {
+            if let Some(stream) = first.stream() {
                 // Its neighbours for the same stream go in with it: one lock, one wake-up.
-                let alike = effects.as_slice().iter().take_while(|effect| addressee(effect) == Some(stream)).count();
-                self.fill(stream, effects.by_ref().take(alike).filter_map(entry));
-            } else if let Some(effect) = effects.next() {
-                self.perform_other(effect);
+                let alike = effects.as_slice().iter().take_while(|effect| effect.stream() == Some(stream)).count();
+                self.fill(stream, effects.by_ref().take(alike).filter_map(Effect::into_entry));
+            } else {
+                effects.next().into_iter().for_each(|effect| self.perform_one(effect));
             }
         }
-    }
-}
-
-/// The stream that an effect is written to.
-fn addressee(effect: &Effect) -> Option<StreamId> {
-    match effect {
-        Effect::Dispatch(stream, _)
-        | Effect::Answer(stream, _)
-        | Effect::Refuse(stream, _)
-        | Effect::Drain(stream, ..) => Some(*stream),
-        Effect::AwaitRoom(..) | Effect::Spill(_) | Effect::Refill(_) | Effect::WakeAt(_) => None,
-    }
-}
-
-/// What is written there.
-fn entry(effect: Effect) -> Option<Entry> {
-    match effect {
-        Effect::Dispatch(_, dispatch) => Some(Entry::Dispatch(dispatch)),
-        Effect::Answer(_, answer) => Some(Entry::Answer(answer)),
-        Effect::Refuse(_, refusal) => Some(Entry::Refuse(refusal)),
-        Effect::Drain(_, container, epoch) => Some(Entry::Drain(container, epoch)),
-        Effect::AwaitRoom(..) | Effect::Spill(_) | Effect::Refill(_) | Effect::WakeAt(_) => None,
     }
 }

@@ -4,7 +4,8 @@
 //! An outbox never makes the one who fills it wait: dispatches are bounded by credits and by [`Room`]; a peer that lets
 //! answers pile up past eight times that bound is cut off, as is one that reads nothing for a while.
 
-pub use engine::mailbox::{Awaiting, Entry};
+pub use engine::effect::Entry;
+pub use engine::mailbox::Awaiting;
 
 use engine::container::Room;
 use engine::effect::Dispatch;

@@ -9,7 +9,7 @@ use crate::desk::DeskSide;
 use crate::net::{Down, Parcel, Peer, Push, Up};
 use crate::router::outcome_said;
 use bytes::Bytes;
-use engine::mailbox::Entry;
+use engine::effect::Entry;
 use engine::outcome::{Outcome, Reason, Reply};
 
 /// The process.

@@ -7,8 +7,8 @@ use crate::net::{Down, Parcel, Push, Up};
 use bytes::Bytes;
 use client::desk::{Desk, Effect, End, Entry};
 use client::{ActionKey, Answer, BreakerPolicy, ControllerConfig, Invocation};
+use engine::effect;
 use engine::id::ActivationId;
-use engine::mailbox;
 use engine::outcome::{self, Outcome, Reply};
 use engine::time::Timestamp;
 use proto::v1;
@@ -89,14 +89,14 @@ impl Controller {
                 let welcome = v1::Welcome { session, resumed, grace_ms, frame_entries_max: 4096, ..Default::default() };
                 response.welcome = Some(welcome);
             }
-            Down::Entry(mailbox::Entry::Answer(answer)) => {
+            Down::Entry(effect::Entry::Answer(answer)) => {
                 if let Some(call) = ctx.call(answer.id) {
                     ctx.checker.heard(call, self.index, crate::router::outcome_said(&answer.outcome));
                     self.lines[0].tries = 0;
                 }
                 response.answers.push(on_the_wire(answer));
             }
-            Down::Entry(mailbox::Entry::Draining) => response.draining = true,
+            Down::Entry(effect::Entry::Draining) => response.draining = true,
             Down::Entry(_) => {}
         }
     }

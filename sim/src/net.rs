@@ -4,8 +4,8 @@
 use crate::agenda::Instant;
 use crate::dice::Dice;
 use bytes::Bytes;
+use engine::effect::Entry;
 use engine::id::ActivationId;
-use engine::mailbox::Entry;
 use engine::outcome::{Reply, RunStatus};
 use std::collections::VecDeque;
 

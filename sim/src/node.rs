@@ -5,9 +5,8 @@ use crate::check::{Call, Said};
 use crate::ctx::{Ctx, Event};
 use crate::net::{Down, Parcel, Peer, Register, Up};
 use bytes::Bytes;
-use engine::effect::Dispatch;
+use engine::effect::{Dispatch, Entry};
 use engine::id::ActivationId;
-use engine::mailbox::Entry;
 use engine::outcome::RunStatus;
 
 /// The process.

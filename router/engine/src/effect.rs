@@ -4,7 +4,7 @@ use crate::container::ContainerKey;
 use crate::hub::Action;
 use crate::id::{ActivationId, StreamId};
 use crate::lanes::Lane;
-use crate::outcome::{Answer, Refusal, Reply};
+use crate::outcome::{Answer, Outcome, Refusal, Reply};
 use crate::slab::Key;
 use crate::time::Timestamp;
 use bytes::Bytes;
@@ -13,15 +13,8 @@ use std::sync::Arc;
 /// One thing to be done, in the order given.
 #[derive(Debug, Clone)]
 pub enum Effect {
-    /// Send an activation to a container's stream.
-    Dispatch(StreamId, Dispatch),
-    /// Answer a controller. If its stream is gone the answer is dropped and counted.
-    Answer(StreamId, Answer),
-    /// Tell a peer that an entry of its was refused.
-    Refuse(StreamId, Refusal),
-    /// Tell an invoker that nothing more is dispatched to its container of that number and epoch: the router has no more use
-    /// for it, or it asked for that itself.
-    Drain(StreamId, u32, u32),
+    /// Write this to a stream. If it is an answer and the stream is gone, it is dropped and counted.
+    Write(StreamId, Entry),
     /// The stream's outbox is full and this container of the action waits for room there: once there is, hand in
     /// [`Input::Resume`](crate::input::Input::Resume).
     AwaitRoom(StreamId, Arc<Action>, ContainerKey),
@@ -33,6 +26,58 @@ pub enum Effect {
     Refill(Box<Refill>),
     /// Call [`Hub::advance`](crate::hub::Hub::advance) at that point, which is earlier than said before.
     WakeAt(Timestamp),
+}
+
+impl Effect {
+    /// The stream it is written to, if it is.
+    pub fn stream(&self) -> Option<StreamId> {
+        match self {
+            Self::Write(stream, _) => Some(*stream),
+            Self::AwaitRoom(..) | Self::Spill(_) | Self::Refill(_) | Self::WakeAt(_) => None,
+        }
+    }
+
+    /// What is written there.
+    pub fn into_entry(self) -> Option<Entry> {
+        match self {
+            Self::Write(_, entry) => Some(entry),
+            Self::AwaitRoom(..) | Self::Spill(_) | Self::Refill(_) | Self::WakeAt(_) => None,
+        }
+    }
+}
+
+/// One thing to be written to a stream.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// To a controller.
+    Answer(Answer),
+    /// To an invoker.
+    Dispatch(Dispatch),
+    /// To an invoker: nothing more is dispatched to its container of that number and epoch. The router has no more use for it, or
+    /// it asked for that itself.
+    Drain(u32, u32),
+    /// To either: an entry of its was refused.
+    Refuse(Refusal),
+    /// To a controller: the router is draining.
+    Draining,
+}
+
+impl Entry {
+    /// Bytes it holds, about.
+    pub fn bytes(&self) -> usize {
+        let payload = match self {
+            Self::Dispatch(dispatch) => dispatch.payload.len(),
+            Self::Answer(Answer { outcome, .. }) => match outcome {
+                Outcome::Completed(bytes) | Outcome::ActionFailed(bytes) | Outcome::PlatformFailed(bytes) => {
+                    bytes.len()
+                }
+                Outcome::Expired | Outcome::Rejected(_) | Outcome::Lost | Outcome::TimedOut | Outcome::Accepted(_) => 0,
+            },
+            Self::Refuse(refusal) => refusal.id.len(),
+            Self::Drain(..) | Self::Draining => 0,
+        };
+        payload + size_of::<Self>()
+    }
 }
 
 /// An activation on its way to a container.

@@ -23,7 +23,7 @@ pub enum Input {
     /// A container hands an activation back unstarted, with its payload.
     Return(ContainerKey, ActivationId, Bytes),
     /// A container takes no more; what it has in flight it may finish. Answered with
-    /// [`Effect::Drain`](crate::effect::Effect::Drain), behind the last dispatch to it.
+    /// [`Entry::Drain`](crate::effect::Entry::Drain), behind the last dispatch to it.
     Retire(ContainerKey),
     /// A container is gone; what it has in flight is lost.
     Gone(ContainerKey),

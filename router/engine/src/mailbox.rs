@@ -15,47 +15,13 @@
 //! Entries stay here until they go into a frame, so a dispatch that is found here has provably not left the router.
 
 use crate::container::{ContainerKey, Room};
-use crate::effect::Dispatch;
+use crate::effect::{Dispatch, Entry};
 use crate::hub::Action;
 use crate::id::ActivationId;
 use crate::mutant::{Mutant, is};
-use crate::outcome::{Answer, Outcome, Refusal};
 use crate::sessions::Attachment;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-
-/// One thing to be written.
-#[derive(Debug)]
-pub enum Entry {
-    /// To a controller.
-    Answer(Answer),
-    /// To an invoker.
-    Dispatch(Dispatch),
-    /// To an invoker: the container of that number and epoch gets nothing more.
-    Drain(u32, u32),
-    /// To either.
-    Refuse(Refusal),
-    /// To a controller: the router is draining.
-    Draining,
-}
-
-impl Entry {
-    /// Bytes it holds, about.
-    pub fn bytes(&self) -> usize {
-        let payload = match self {
-            Self::Dispatch(dispatch) => dispatch.payload.len(),
-            Self::Answer(Answer { outcome, .. }) => match outcome {
-                Outcome::Completed(bytes) | Outcome::ActionFailed(bytes) | Outcome::PlatformFailed(bytes) => {
-                    bytes.len()
-                }
-                Outcome::Expired | Outcome::Rejected(_) | Outcome::Lost | Outcome::TimedOut | Outcome::Accepted(_) => 0,
-            },
-            Self::Refuse(refusal) => refusal.id.len(),
-            Self::Drain(..) | Self::Draining => 0,
-        };
-        payload + size_of::<Self>()
-    }
-}
 
 /// A container that waits for room, within its action.
 pub type Awaiting = (Arc<Action>, ContainerKey);
@@ -349,7 +315,7 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Reason, Rejection, Stages};
+    use crate::outcome::{Answer, Outcome, Reason, Refusal, Rejection, Stages};
     use bytes::Bytes;
     use proptest::prelude::*;
 

@@ -14,7 +14,7 @@
 use crate::breaker::{Cause, Verdict};
 use crate::budget::Budget;
 use crate::container::{Choice, ContainerKey, Containers, Registration, Room};
-use crate::effect::{Dispatch, Effect};
+use crate::effect::{Dispatch, Effect, Entry};
 use crate::hub::Action;
 use crate::id::{ActivationId, StreamId};
 use crate::input::{Completion, Input, Push};
@@ -420,7 +420,7 @@ impl Matcher {
         to.room.take(Room::cost(&payload));
         to.activations.push_back(&mut self.slots, key);
         let dispatch = Dispatch { container: to.number, epoch: to.epoch, id, time_left_ms, payload, attempt };
-        turn.effects.push(Effect::Dispatch(to.stream, dispatch));
+        turn.effects.push(Effect::Write(to.stream, Entry::Dispatch(dispatch)));
         if due < to.watched_at {
             self.watch(container, due, turn);
         }
@@ -605,7 +605,7 @@ impl Matcher {
     /// Tells a container that it gets nothing more.
     pub(crate) fn drain(&self, key: ContainerKey, turn: &mut Turn<'_>) {
         if let Some(container) = self.containers.get(key) {
-            turn.effects.push(Effect::Drain(container.stream, container.number, container.epoch));
+            turn.effects.push(Effect::Write(container.stream, Entry::Drain(container.number, container.epoch)));
         }
     }
 
@@ -768,7 +768,7 @@ impl Matcher {
         turn.tally.refused(rejection.reason);
         if let Some(container) = self.containers.get(key) {
             let refusal = Refusal::new(rejection, container.number, id);
-            turn.effects.push(Effect::Refuse(container.stream, refusal));
+            turn.effects.push(Effect::Write(container.stream, Entry::Refuse(refusal)));
         }
     }
 }
@@ -829,13 +829,13 @@ impl Turn<'_> {
         if push.reply == Reply::Accepted {
             let outcome = Outcome::Accepted(Durability::Memory);
             let answer = Answer { id: push.id, outcome, stages: Stages::default() };
-            self.effects.push(Effect::Answer(push.controller, answer));
+            self.effects.push(Effect::Write(push.controller, Entry::Answer(answer)));
         }
     }
 
     pub(crate) fn reject(&mut self, controller: StreamId, id: ActivationId, rejection: Rejection) {
         self.tally.rejected(rejection.reason);
-        self.effects.push(Effect::Answer(controller, Answer::rejected(id, rejection)));
+        self.effects.push(Effect::Write(controller, Entry::Answer(Answer::rejected(id, rejection))));
     }
 
     pub(crate) fn expired(&mut self, controller: StreamId, id: ActivationId, reply: Reply, accepted_at: Timestamp) {
@@ -846,7 +846,7 @@ impl Turn<'_> {
 
     pub(crate) fn answer(&mut self, controller: StreamId, reply: Reply, answer: Answer) {
         if reply == Reply::Outcome {
-            self.effects.push(Effect::Answer(controller, answer));
+            self.effects.push(Effect::Write(controller, Entry::Answer(answer)));
         }
     }
 }
@@ -1019,13 +1019,16 @@ mod tests {
             world.take(event);
             let to = world.state();
             let said = world.pass.performer.0.iter().filter_map(|effect| match effect {
-                Effect::Dispatch(_, dispatch) => Some(format!("dispatch, attempt {}", dispatch.attempt)),
-                Effect::Answer(_, answer) => Some(match answer.outcome {
+                Effect::Write(_, Entry::Dispatch(dispatch)) => Some(format!("dispatch, attempt {}", dispatch.attempt)),
+                Effect::Write(_, Entry::Answer(answer)) => Some(match answer.outcome {
                     Outcome::Rejected(rejection) => format!("rejected {}", rejection.reason.label()),
                     ref outcome => format!("{outcome:?}"),
                 }),
-                Effect::Refuse(_, refusal) => Some(format!("refused {}", refusal.rejection.reason.label())),
-                Effect::Drain(..) => Some("drain".to_owned()),
+                Effect::Write(_, Entry::Refuse(refusal)) => {
+                    Some(format!("refused {}", refusal.rejection.reason.label()))
+                }
+                Effect::Write(_, Entry::Drain(..)) => Some("drain".to_owned()),
+                Effect::Write(_, Entry::Draining) => unreachable!("the engine never says that the router drains"),
                 Effect::AwaitRoom(..) | Effect::Spill(_) | Effect::Refill(_) | Effect::WakeAt(_) => None,
             });
             let said = said.collect::<Vec<_>>().join(", ");

@@ -11,7 +11,7 @@
 //! Where a limit is met again meanwhile, what comes then goes out as the second run, behind what waits in memory.
 
 use crate::backlog::Recalled;
-use crate::effect::{Effect, Refill, Spill, Spilled, Want};
+use crate::effect::{Effect, Entry, Refill, Spill, Spilled, Want};
 use crate::id::ActivationId;
 use crate::input::{Push, Refilled, Unstored};
 use crate::lanes::{self, Lane};
@@ -305,8 +305,10 @@ impl Turn<'_> {
         self.shared.store_id(&slot.id);
         if slot.reply == Reply::Accepted {
             let outcome = Outcome::Accepted(Durability::Durable);
-            self.effects
-                .push(Effect::Answer(slot.controller, Answer { id: slot.id, outcome, stages: Stages::default() }));
+            self.effects.push(Effect::Write(
+                slot.controller,
+                Entry::Answer(Answer { id: slot.id, outcome, stages: Stages::default() }),
+            ));
         }
     }
 
@@ -326,7 +328,10 @@ impl Turn<'_> {
         let queue_us = self.now.micros_since(slot.accepted_at);
         let stages = Stages { queue_us, ..Stages::default() };
         // Whatever it asked for: it was not told that it was accepted.
-        self.effects.push(Effect::Answer(slot.controller, Answer { id: slot.id, outcome: Outcome::Lost, stages }));
+        self.effects.push(Effect::Write(
+            slot.controller,
+            Entry::Answer(Answer { id: slot.id, outcome: Outcome::Lost, stages }),
+        ));
     }
 
     fn came_back(&mut self, of_this_life: bool) {

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use engine::breaker::{Breaker, Cause, Rules, State, Verdict};
 use engine::container::{ContainerKey, Registration, Room};
-use engine::effect::{Effect, Perform};
+use engine::effect::{Effect, Entry, Perform};
 use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActionKey, ActivationId, StreamId};
 use engine::input::{Completion, Input, Push, Rejoin};
@@ -462,12 +462,12 @@ impl Audit {
 
     fn see(&mut self, effect: &Effect, now: Timestamp) {
         match effect {
-            Effect::Dispatch(_, dispatch) => {
+            Effect::Write(_, Entry::Dispatch(dispatch)) => {
                 let left = self.dispatches_left.get_mut(&dispatch.id).expect("pushed");
                 *left = left.checked_sub(1).expect("dispatched once, and once more for each return");
                 assert!(self.deadlines[&dispatch.id].iter().any(|deadline| *deadline > now), "dispatched in time");
             }
-            Effect::Answer(controller, answer) => {
+            Effect::Write(controller, Entry::Answer(answer)) => {
                 let waiting = self.waiting.get_mut(&(*controller, answer.id)).expect("pushed");
                 *waiting = waiting.checked_sub(1).expect("answered once");
                 if matches!(answer.outcome, Outcome::Rejected(_)) {
@@ -1126,16 +1126,19 @@ impl Model {
 /// An effect as the model writes it.
 fn written(effect: &Effect) -> Option<String> {
     Some(match effect {
-        Effect::Dispatch(_, dispatch) => {
+        Effect::Write(_, Entry::Dispatch(dispatch)) => {
             let engine::effect::Dispatch { container, epoch, id, time_left_ms, payload, attempt } = dispatch;
             assert_eq!(container, epoch, "the epoch of its registration");
             format!("dispatch {id} to {container} left {time_left_ms} attempt {attempt} {} bytes", payload.len())
         }
-        Effect::Answer(controller, answer) => {
+        Effect::Write(controller, Entry::Answer(answer)) => {
             format!("answer {} to {controller:?} {}", answer.id, ended(&answer.outcome))
         }
-        Effect::Refuse(_, refusal) => format!("refuse {} {}", refusal.number, refusal.rejection.reason.label()),
-        Effect::Drain(_, number, _) => format!("drain {number}"),
+        Effect::Write(_, Entry::Refuse(refusal)) => {
+            format!("refuse {} {}", refusal.number, refusal.rejection.reason.label())
+        }
+        Effect::Write(_, Entry::Drain(number, _)) => format!("drain {number}"),
+        Effect::Write(_, Entry::Draining) => unreachable!("the engine never says that the router drains"),
         Effect::AwaitRoom(stream, ..) => format!("await_room {}", stream.0),
         Effect::Spill(_) | Effect::Refill(_) => unreachable!("nothing overflows here"),
         Effect::WakeAt(_) => return None,

@@ -31,7 +31,7 @@
 use bytes::Bytes;
 use engine::audit::{Audit, Report};
 use engine::container::{ContainerKey, Registration, Room};
-use engine::effect::{Effect, Perform};
+use engine::effect::{Effect, Entry, Perform};
 use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActionKey, ActivationId, StreamId};
 use engine::input::{Completion, Input, Push, Rejoin};
@@ -423,21 +423,24 @@ impl World {
     fn perform(&mut self) {
         for effect in std::mem::take(&mut self.pass.performer.0) {
             let line = match effect {
-                Effect::Dispatch(_, dispatch) => {
+                Effect::Write(_, Entry::Dispatch(dispatch)) => {
                     let container = self.container(dispatch.container);
                     let (id, time_left, attempt) = (name(dispatch.id), dispatch.time_left_ms, dispatch.attempt);
                     let epoch = of(dispatch.epoch);
                     format!("dispatch {id} to {container}{epoch} time_left {time_left} attempt {attempt}")
                 }
-                Effect::Answer(stream, Answer { id, outcome, .. }) => {
+                Effect::Write(stream, Entry::Answer(Answer { id, outcome, .. })) => {
                     format!("answer {} to {} {}", name(id), self.stream_name(stream), ended(&outcome))
                 }
-                Effect::Refuse(_, refusal) => {
+                Effect::Write(_, Entry::Refuse(refusal)) => {
                     let container = self.container(refusal.number);
                     let id = String::from_utf8_lossy(&refusal.id).trim_end_matches('\0').to_owned();
                     format!("refuse {container} {} {id}", rejected(&refusal.rejection)).trim_end().to_owned()
                 }
-                Effect::Drain(_, number, epoch) => format!("drain {}{}", self.container(number), of(epoch)),
+                Effect::Write(_, Entry::Drain(number, epoch)) => {
+                    format!("drain {}{}", self.container(number), of(epoch))
+                }
+                Effect::Write(_, Entry::Draining) => unreachable!("the engine never says that the router drains"),
                 Effect::AwaitRoom(stream, action, key) => {
                     self.awaiting_room.push((stream, action, key));
                     format!("await_room {}", self.stream_name(stream))

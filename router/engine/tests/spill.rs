@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use engine::backlog::{Backlog, Fetched, Step};
 use engine::container::{ContainerKey, Registration, Room};
-use engine::effect::{Effect, Perform, Refill, Spill, Spilled};
+use engine::effect::{Effect, Entry, Perform, Refill, Spill, Spilled};
 use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActionKey, ActivationId, StreamId};
 use engine::input::{Completion, Input, Push, Unstored};
@@ -276,7 +276,7 @@ impl World {
     fn perform(&mut self) {
         for effect in std::mem::take(&mut self.pass.performer.0) {
             match effect {
-                Effect::Dispatch(_, dispatch) => {
+                Effect::Write(_, Entry::Dispatch(dispatch)) => {
                     let (action, n) = (dispatch.container as usize, number(dispatch.id));
                     assert!(!self.answered.contains_key(&dispatch.id), "{n} was answered before it was dispatched");
                     if dispatch.attempt == 1 {
@@ -286,7 +286,7 @@ impl World {
                     assert!(!self.in_flight[action].contains(&dispatch.id), "{n} runs twice");
                     self.in_flight[action].push_back(dispatch.id);
                 }
-                Effect::Answer(_, Answer { id, outcome, .. }) => {
+                Effect::Write(_, Entry::Answer(Answer { id, outcome, .. })) => {
                     let before = self.answered.insert(id, outcome);
                     assert_eq!(before, None, "{} is answered twice", number(id));
                 }
@@ -295,8 +295,10 @@ impl World {
                     let Refill { lane: Lane(lane), .. } = &*refill;
                     self.backlogs[usize::from(*lane)].want(&refill);
                 }
-                Effect::Refuse(_, refusal) => panic!("nothing wrong was said: {refusal:?}"),
-                Effect::Drain(..) | Effect::AwaitRoom(..) => panic!("no container was told anything"),
+                Effect::Write(_, Entry::Refuse(refusal)) => panic!("nothing wrong was said: {refusal:?}"),
+                Effect::Write(_, Entry::Drain(..) | Entry::Draining) | Effect::AwaitRoom(..) => {
+                    panic!("no container was told anything")
+                }
                 Effect::WakeAt(_) => {}
             }
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use engine::audit::Audit;
 use engine::container::Registration;
-use engine::effect::{Effect, Perform};
+use engine::effect::{Effect, Entry, Perform};
 use engine::hub::{Hub, Pass};
 use engine::id::{ActionKey, ActivationId, StreamId};
 use engine::input::{Completion, Input, Push};
@@ -201,14 +201,14 @@ impl Perform for Courier<'_> {
     fn perform(&mut self, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
-                Effect::Dispatch(_, dispatch) => {
+                Effect::Write(_, Entry::Dispatch(dispatch)) => {
                     *self.0.dispatched.lock().entry(dispatch.id).or_default() += 1;
                     let content = (dispatch.id, dispatch.payload);
                     self.0.boxes.lock().entry(dispatch.container).or_default().push_back(content);
                 }
-                Effect::Answer(_, answer) => *self.0.answers.lock().entry(answer.id).or_default() += 1,
-                Effect::Refuse(_, refusal) => panic!("nothing wrong was said: {refusal:?}"),
-                Effect::Drain(..) | Effect::WakeAt(_) => {}
+                Effect::Write(_, Entry::Answer(answer)) => *self.0.answers.lock().entry(answer.id).or_default() += 1,
+                Effect::Write(_, Entry::Refuse(refusal)) => panic!("nothing wrong was said: {refusal:?}"),
+                Effect::Write(_, Entry::Drain(..) | Entry::Draining) | Effect::WakeAt(_) => {}
                 Effect::AwaitRoom(..) => panic!("there is always room"),
                 Effect::Spill(_) | Effect::Refill(_) => panic!("nothing overflows"),
             }
@@ -227,7 +227,7 @@ impl Perform for Recorder {
 
 fn rejections(effects: &[Effect]) -> Vec<Reason> {
     let reason = |effect: &Effect| match effect {
-        Effect::Answer(_, answer) => match &answer.outcome {
+        Effect::Write(_, Entry::Answer(answer)) => match &answer.outcome {
             Outcome::Rejected(rejection) => Some(rejection.reason),
             _ => None,
         },
@@ -239,8 +239,10 @@ fn rejections(effects: &[Effect]) -> Vec<Reason> {
 /// Who was dispatched with how much time left, or answered.
 fn fates(effects: &[Effect]) -> Vec<(u128, Option<u32>)> {
     let fate = |effect: &Effect| match effect {
-        Effect::Dispatch(_, dispatch) => Some((u128::from_be_bytes(dispatch.id.0), Some(dispatch.time_left_ms))),
-        Effect::Answer(_, answer) => Some((u128::from_be_bytes(answer.id.0), None)),
+        Effect::Write(_, Entry::Dispatch(dispatch)) => {
+            Some((u128::from_be_bytes(dispatch.id.0), Some(dispatch.time_left_ms)))
+        }
+        Effect::Write(_, Entry::Answer(answer)) => Some((u128::from_be_bytes(answer.id.0), None)),
         _ => None,
     };
     effects.iter().filter_map(fate).collect()

@@ -10,7 +10,7 @@ use crate::nodes::{Member, Node, Opened};
 use crate::outbox::Line;
 use bytes::Bytes;
 use engine::container::{ContainerKey, Registration};
-use engine::effect::{Effect, Perform};
+use engine::effect::{Effect, Entry, Perform};
 use engine::hub::Pass;
 use engine::input::{Completion, Input, Rejoin};
 use engine::outcome::{Reason, Refusal, Rejection};
@@ -266,7 +266,7 @@ impl Reader {
     fn refuse(&mut self, rejection: Rejection, container: u32, id: &[u8]) {
         self.pass.tally.refused(rejection.reason);
         let refusal = Refusal::new(rejection, container, id);
-        self.pass.performer.perform(&mut vec![Effect::Refuse(self.node.stream, refusal)]);
+        self.pass.performer.perform(&mut vec![Effect::Write(self.node.stream, Entry::Refuse(refusal))]);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::controllers::{Controller, Desk, Opened, lost_answer};
 use crate::driver::Driver;
 use crate::outbox::Line;
 use bytes::Bytes;
-use engine::effect::{Effect, Perform};
+use engine::effect::{Effect, Entry, Perform};
 use engine::hub::Pass;
 use engine::id::{ActivationId, StreamId};
 use engine::input::{Input, Push};
@@ -177,7 +177,9 @@ impl Reader {
                 if let Err(rejection) = added {
                     self.pass.tally.rejected(rejection.reason);
                     let answer = Answer::rejected(id, rejection);
-                    self.pass.performer.perform(&mut vec![Effect::Answer(self.controller.stream, answer)]);
+                    self.pass
+                        .performer
+                        .perform(&mut vec![Effect::Write(self.controller.stream, Entry::Answer(answer))]);
                 }
                 true
             }
@@ -220,7 +222,7 @@ impl Reader {
 
     fn refuse(&mut self, refusal: Refusal) {
         self.pass.tally.refused(refusal.rejection.reason);
-        self.pass.performer.perform(&mut vec![Effect::Refuse(self.controller.stream, refusal)]);
+        self.pass.performer.perform(&mut vec![Effect::Write(self.controller.stream, Entry::Refuse(refusal))]);
     }
 }
 

@@ -13,11 +13,11 @@ use crate::ctx::{Ctx, Event};
 use crate::plan::Plan;
 use crate::store::Store;
 use engine::container::ContainerKey;
-use engine::effect::{Effect, Perform};
+use engine::effect::{Dispatch, Effect, Entry, Perform};
 use engine::hub::{Action, Hub, Pass};
 use engine::id::StreamId;
 use engine::input::Input;
-use engine::mailbox::{Awaiting, Entry};
+use engine::mailbox::Awaiting;
 use engine::outcome::{Outcome, Reason, RunStatus};
 use engine::sessions::{Bounds, Sessions};
 use engine::tally::Count;
@@ -264,32 +264,34 @@ impl Router {
     fn perform(&mut self, effect: Effect, ctx: &mut Ctx) {
         let now = self.pass.now.as_micros();
         match effect {
-            Effect::Dispatch(StreamId(to), dispatch) => {
+            Effect::Write(StreamId(to), entry) => {
                 let to = usize::try_from(to).unwrap_or(usize::MAX);
-                if let Some(call) = ctx.call(dispatch.id) {
-                    let intact = dispatch.payload == ctx.payload(call);
-                    let engine::effect::Dispatch { container, epoch, attempt, time_left_ms, .. } = dispatch;
-                    ctx.checker.dispatched(now, call, number(to), container, epoch, attempt, time_left_ms, intact);
-                }
-                self.fill(to, Entry::Dispatch(dispatch), ctx);
-            }
-            Effect::Answer(StreamId(to), answer) => {
-                let to = usize::try_from(to).unwrap_or(usize::MAX);
-                if let Some(call) = ctx.call(answer.id) {
-                    ctx.checker.answered(now, call, number(to), outcome_said(&answer.outcome));
-                }
-                self.fill(to, Entry::Answer(answer), ctx);
-            }
-            Effect::Refuse(StreamId(to), refusal) => {
-                self.fill(usize::try_from(to).unwrap_or(usize::MAX), Entry::Refuse(refusal), ctx);
-            }
-            Effect::Drain(StreamId(to), number, epoch) => {
-                self.fill(usize::try_from(to).unwrap_or(usize::MAX), Entry::Drain(number, epoch), ctx);
+                self.note(now, to, &entry, ctx);
+                self.fill(to, entry, ctx);
             }
             Effect::AwaitRoom(StreamId(to), action, key) => self.await_room(to, (action, key), ctx),
             Effect::Spill(spill) => self.spill(*spill, ctx),
             Effect::Refill(refill) => self.refill(&refill, ctx),
             Effect::WakeAt(at) => self.wake_at(self.clock.when(at.as_micros()), ctx),
+        }
+    }
+
+    /// Tells the checker of what is written.
+    fn note(&self, now: u64, to: usize, entry: &Entry, ctx: &mut Ctx) {
+        match entry {
+            Entry::Dispatch(dispatch) => {
+                if let Some(call) = ctx.call(dispatch.id) {
+                    let intact = dispatch.payload == ctx.payload(call);
+                    let Dispatch { container, epoch, attempt, time_left_ms, .. } = *dispatch;
+                    ctx.checker.dispatched(now, call, number(to), container, epoch, attempt, time_left_ms, intact);
+                }
+            }
+            Entry::Answer(answer) => {
+                if let Some(call) = ctx.call(answer.id) {
+                    ctx.checker.answered(now, call, number(to), outcome_said(&answer.outcome));
+                }
+            }
+            Entry::Refuse(_) | Entry::Drain(..) | Entry::Draining => {}
         }
     }
 

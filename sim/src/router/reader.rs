@@ -4,11 +4,10 @@ use super::{Member, Router, number, said};
 use crate::ctx::Ctx;
 use crate::net::{Parcel, Peer, Push, Register, Up};
 use engine::container::{ContainerKey, Registration};
-use engine::effect::Effect;
+use engine::effect::{Effect, Entry};
 use engine::hub::Action;
 use engine::id::{ActivationId, StreamId};
 use engine::input::{self, Completion, Input, Rejoin};
-use engine::mailbox::Entry;
 use engine::outcome::{Answer, Outcome, Reason, Refusal, Rejection, Stages};
 use engine::roster::Admission;
 use engine::sessions::End;
@@ -149,7 +148,7 @@ impl Router {
             Err(rejection) => {
                 self.pass.tally.rejected(rejection.reason);
                 let answer = Answer::rejected(id, rejection);
-                self.pass.performer.0.push(Effect::Answer(StreamId(at as u64), answer));
+                self.pass.performer.0.push(Effect::Write(StreamId(at as u64), Entry::Answer(answer)));
                 self.carry_out(ctx);
                 self.settled(ctx);
             }
@@ -263,7 +262,7 @@ impl Router {
     fn refuse(&mut self, at: usize, rejection: Rejection, container: u32, ctx: &mut Ctx) {
         self.pass.tally.refused(rejection.reason);
         let refusal = Refusal::new(rejection, container, &[]);
-        self.pass.performer.0.push(Effect::Refuse(StreamId(at as u64), refusal));
+        self.pass.performer.0.push(Effect::Write(StreamId(at as u64), Entry::Refuse(refusal)));
         self.carry_out(ctx);
     }
 }

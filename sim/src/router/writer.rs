@@ -3,8 +3,9 @@
 use super::{Router, number};
 use crate::ctx::{Ctx, Event};
 use crate::net::Down;
+use engine::effect::Entry;
 use engine::input::Input;
-use engine::mailbox::{Entry, Taken};
+use engine::mailbox::Taken;
 use engine::sessions::End;
 
 impl Router {

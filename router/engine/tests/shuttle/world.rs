@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use engine::container::{ContainerKey, Registration, Room};
-use engine::effect::{Effect, Perform};
+use engine::effect::{Effect, Entry, Perform};
 use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActionKey, ActivationId, StreamId};
 use engine::input::{Completion, Input, Push};
@@ -70,7 +70,7 @@ impl Perform for Courier<'_> {
         let mut book = self.0.try_lock().expect(NEVER_TAKEN);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Dispatch(_, dispatch) => {
+                Effect::Write(_, Entry::Dispatch(dispatch)) => {
                     let id = u128::from_be_bytes(dispatch.id.0);
                     book.dispatched.push(id);
                     assert!(
@@ -83,7 +83,7 @@ impl Perform for Courier<'_> {
                         None => book.early.entry(dispatch.container).or_default().push_back(content),
                     }
                 }
-                Effect::Answer(_, answer) => {
+                Effect::Write(_, Entry::Answer(answer)) => {
                     book.answers.entry(u128::from_be_bytes(answer.id.0)).or_default().push(answer.outcome);
                 }
                 Effect::AwaitRoom(stream, ..) => {
@@ -91,9 +91,9 @@ impl Perform for Courier<'_> {
                     let waiting = book.containers.iter_mut().find(|container| container.number == number);
                     waiting.expect("it registered before").waits_for_room = true;
                 }
-                Effect::Refuse(_, refusal) => panic!("nothing wrong was said: {refusal:?}"),
+                Effect::Write(_, Entry::Refuse(refusal)) => panic!("nothing wrong was said: {refusal:?}"),
                 Effect::Spill(_) | Effect::Refill(_) => panic!("nothing overflows"),
-                Effect::Drain(..) | Effect::WakeAt(_) => {}
+                Effect::Write(_, Entry::Drain(..) | Entry::Draining) | Effect::WakeAt(_) => {}
             }
         }
     }
