@@ -8,6 +8,7 @@ use prost::Message;
 use prost::encoding::message;
 use proto::v1;
 use proto::wire::read::{self, Malformed, Span, split};
+use proto::wire::room;
 use proto::wire::write::{Entry, ID_BYTES_MAX};
 use std::marker::PhantomData;
 use tonic::client::Grpc;
@@ -112,14 +113,11 @@ pub(crate) trait DownFrame: Message + Default {
     fn put(&mut self, frame: &Bytes, span: Span) -> Result<(), Malformed>;
 }
 
-/// Room is made for as many entries as a frame has if each takes this much of it, so that the list seldom grows.
-const ENTRY_BYTES: usize = 64;
-
 impl DownFrame for v1::PushResponse {
     const LIST: u32 = 2;
 
     fn reserve(&mut self, frame_bytes: usize) {
-        self.answers.reserve(frame_bytes / ENTRY_BYTES);
+        self.answers.reserve(room(frame_bytes));
     }
 
     fn put(&mut self, frame: &Bytes, span: Span) -> Result<(), Malformed> {
@@ -139,7 +137,7 @@ impl DownFrame for v1::PullResponse {
     const LIST: u32 = 2;
 
     fn reserve(&mut self, frame_bytes: usize) {
-        self.dispatches.reserve(frame_bytes / ENTRY_BYTES);
+        self.dispatches.reserve(room(frame_bytes));
     }
 
     fn put(&mut self, frame: &Bytes, span: Span) -> Result<(), Malformed> {

@@ -17,6 +17,7 @@ use prost::Message;
 use proto::v1;
 use proto::wire::message::message;
 use proto::wire::read::{Malformed, split};
+use proto::wire::room;
 use std::collections::VecDeque;
 
 /// A frame that came in.
@@ -60,7 +61,7 @@ impl Request for v1::PullRequest {
 
 impl<M: Request> Inbound<M> {
     fn read(bytes: Bytes) -> Result<Self, Malformed> {
-        let mut entries = Vec::with_capacity(bytes.len() / ENTRY_BYTES);
+        let mut entries = Vec::with_capacity(room(bytes.len()));
         let rest = split(&bytes, M::FIELD, |span| {
             entries.push(M::entry(&bytes, span)?);
             Ok(())
@@ -69,9 +70,6 @@ impl<M: Request> Inbound<M> {
         Ok(Self { bytes, entries, rest })
     }
 }
-
-/// Room is made for as many entries as a frame has if each takes this much of it, so that the list seldom grows.
-const ENTRY_BYTES: usize = 64;
 
 impl<M: Request> From<M> for Inbound<M> {
     /// A frame of which nothing came in, without frequent entries.
