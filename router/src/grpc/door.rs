@@ -53,14 +53,12 @@ impl Service<http::Request<Body>> for Door {
         let door = self.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
-                "/router.v1.Router/Push" => match Incoming::new(request, decoded_bytes_max) {
-                    Ok(inbound) => stream(push::open(routes.0, inbound).await),
-                    Err(status) => status.into_http(),
-                },
-                "/router.v1.Router/Pull" => match Incoming::new(request, decoded_bytes_max) {
-                    Ok(inbound) => stream(pull::open(routes.0, inbound).await),
-                    Err(status) => status.into_http(),
-                },
+                "/router.v1.Router/Push" => {
+                    stream(Incoming::new(request, decoded_bytes_max), |inbound| push::open(routes.0, inbound)).await
+                }
+                "/router.v1.Router/Pull" => {
+                    stream(Incoming::new(request, decoded_bytes_max), |inbound| pull::open(routes.0, inbound)).await
+                }
                 "/router.v1.Router/Invoke" => door.grpc(ProstCodec::default()).unary(Invoke(routes), request).await,
                 _ => Status::unimplemented("router.v1.Router has Push, Pull and Invoke").into_http(),
             })
@@ -68,8 +66,15 @@ impl Service<http::Request<Body>> for Door {
     }
 }
 
-/// The answer to a call that opened a stream, or did not.
-fn stream<M: Response + 'static>(opened: Result<Frames<M>, Status>) -> http::Response<Body> {
+/// The answer to a call that is to open a stream, unless its frames cannot be read.
+async fn stream<I, O: Response + 'static, F: Future<Output = Result<Frames<O>, Status>>>(
+    incoming: Result<Incoming<I>, Status>,
+    open: impl FnOnce(Incoming<I>) -> F,
+) -> http::Response<Body> {
+    let opened = match incoming {
+        Ok(inbound) => open(inbound).await,
+        Err(status) => Err(status),
+    };
     match opened {
         Ok(frames) => {
             let mut response = http::Response::new(Body::new(frames));
