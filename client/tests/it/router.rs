@@ -131,6 +131,11 @@ impl<I, O> Peer<I, O> {
         while let Ok(Some(_)) = self.frames.message().await {}
     }
 
+    /// Waits until the other side reads no more.
+    pub(crate) async fn hung_up(&mut self) {
+        self.says.closed().await;
+    }
+
     pub(crate) fn say(&self, frame: O) {
         // The client may have gone, which is the test's to judge.
         let _ = self.says.send(Ok(frame));

@@ -4,6 +4,8 @@ use crate::router::{PAYLOAD_BYTES_MAX, Scripted};
 use bytes::Bytes;
 use client::{ActionKey, AppendError, OpenError, PullStream, PushStream, StreamError};
 use proto::v1;
+use std::time::Duration;
+use tokio::time::timeout;
 use tonic::{Code, Status};
 
 fn activation(id: u8, action: u32) -> v1::Activation {
@@ -131,3 +133,19 @@ async fn a_broken_stream_is_told_apart_from_one_that_the_router_ended() {
     assert!(matches!(receiver.next().await.unwrap_err(), StreamError::Broken(_)));
     assert!(matches!(sender.push(activation(0, 1)), Err(AppendError::Closed(_))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_dropped_is_reset() {
+    let mut router = Scripted::start();
+    let opening = tokio::spawn(PushStream::open(router.channel(), "me"));
+    let mut peer = router.silent_push().await;
+    opening.abort();
+    assert!(timeout(SOON, peer.hung_up()).await.is_ok(), "dropped before it was open");
+
+    let (opened, (mut peer, _)) = tokio::join!(PushStream::open(router.channel(), "me"), router.push());
+    drop(opened.unwrap());
+    assert!(timeout(SOON, peer.hung_up()).await.is_ok(), "dropped with nothing to read");
+}
+
+/// Less than a stream takes to open at most.
+const SOON: Duration = Duration::from_secs(1);
