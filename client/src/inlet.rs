@@ -1,10 +1,10 @@
 //! What comes in on one stream: its `Welcome`, its frames, its end. It may not look into the frames beyond their `Welcome`.
 
+use crate::wire::{DownFrame, Incoming};
 use proto::v1;
 use std::future::Future;
 use std::time::Duration;
-use tonic::codec::Streaming;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Status};
 
 /// Why a stream did not open.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub enum StreamError {
 }
 
 /// A frame that may say `Welcome`.
-pub(crate) trait Greeting {
+pub(crate) trait Greeting: DownFrame + PartialEq {
     /// Takes it out.
     fn take_welcome(&mut self) -> Option<v1::Welcome>;
 }
@@ -44,19 +44,17 @@ pub(crate) trait Greeting {
 /// The receiving half of a stream.
 #[derive(Debug)]
 pub(crate) struct Inlet<R> {
-    frames: Streaming<R>,
+    frames: Incoming<R>,
     welcome: v1::Welcome,
     /// What else the first frame held.
     first: Option<R>,
 }
 
-impl<R: Greeting + Default + PartialEq> Inlet<R> {
+impl<R: Greeting> Inlet<R> {
     /// Waits for the call to be answered and for its `Welcome`. Dropping it half-way resets the stream.
-    pub(crate) async fn open(
-        call: impl Future<Output = Result<Response<Streaming<R>>, Status>>,
-    ) -> Result<Self, OpenError> {
+    pub(crate) async fn open(call: impl Future<Output = Result<Incoming<R>, Status>>) -> Result<Self, OpenError> {
         let greeted = async {
-            let mut frames = call.await.map_err(OpenError::of)?.into_inner();
+            let mut frames = call.await.map_err(OpenError::of)?;
             let mut first = frames.message().await.map_err(OpenError::of)?.ok_or(OpenError::NoWelcome)?;
             let welcome = first.take_welcome().ok_or(OpenError::NoWelcome)?;
             let first = Some(first).filter(|first| *first != R::default());

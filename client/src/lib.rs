@@ -21,7 +21,7 @@
 //! | `invoker` | containers and their runs: `fleet` decides what is said of them, `container` where each one stands |
 //! | `push`, `pull` | a controller's and an invoker's stream, frame by frame, for those who keep track themselves |
 //! | `outlet`, `inlet` | the two directions of any stream |
-//! | `wire` | how frames are read and written |
+//! | `wire` | how frames are read and written, in the bodies of a call |
 //! | `connect` | the tuned connection |
 //! | `action`, `id`, `outcome` | what an activation is of, is named, and comes to |
 //!

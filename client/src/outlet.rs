@@ -6,11 +6,13 @@
 //!             (limits)                        (the body's)
 //! ```
 //! Appending many entries takes one lock and wakes the body at most once, and only when it sleeps. The two queues trade
-//! places, so nothing is allocated per frame but the frame itself.
+//! places, and entries are written where they go out from, so nothing is allocated per frame but the frame itself.
 
-use futures_util::Stream;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use proto::wire::message::message;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,14 +29,19 @@ pub(crate) trait Entry {
     }
 }
 
-/// A message of the stream, made of entries.
-pub(crate) trait Frame: Default + Debug + Send + 'static {
+/// A message of the stream while it is made of entries.
+pub(crate) trait Frame: Default + Debug + Send + Unpin + 'static {
     /// What it is made of.
     type Entry: Entry + Debug + Send + 'static;
+    /// About as many bytes as one takes besides its payload and names.
+    const ENTRY_OVERHEAD: usize;
 
     /// Adds `entry`, or gives it back when the receiver would handle it before an earlier one that must come first. An empty
-    /// frame takes anything.
-    fn put(&mut self, entry: Self::Entry) -> Result<(), Self::Entry>;
+    /// frame takes anything. What is written of it at once goes `to` where the message is.
+    fn put(&mut self, entry: Self::Entry, to: &mut BytesMut) -> Result<(), Self::Entry>;
+
+    /// Writes what is left of the entries. The next frame begins empty.
+    fn finish(&mut self, to: &mut BytesMut);
 }
 
 /// Why an entry was not taken. Each variant gives it back.
@@ -93,7 +100,7 @@ impl<F: Frame> Outlet<F> {
     /// An empty outlet and the body that sends what is appended to it.
     pub(crate) fn new(limits: OutletLimits) -> (Self, Body<F>) {
         let shared = Arc::new(Shared { waiting: Mutex::default(), hand: Mutex::default() });
-        let body = Body { shared: Arc::clone(&shared) };
+        let body = Body { shared: Arc::clone(&shared), frame: F::default() };
         (Self { shared, limits, payload_bytes_max: u32::MAX }, body)
     }
 
@@ -181,22 +188,34 @@ impl<F: Frame> Drop for Outlet<F> {
     }
 }
 
-/// The stream's end: yields frames while there are entries, sleeps while there are none, ends once the outlet is closed and
-/// empty. Dropping it closes the outlet.
+/// The stream's end, as the body of its call: yields frames while there are entries, sleeps while there are none, ends once the outlet
+/// is closed and empty. Dropping it closes the outlet.
 #[derive(Debug)]
 pub(crate) struct Body<F: Frame> {
     shared: Arc<Shared<F>>,
+    /// The one that is being made; empty in between.
+    frame: F,
 }
 
-impl<F: Frame> Stream for Body<F> {
-    type Item = F;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F>> {
+impl<F: Frame> Body<F> {
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut hand = self.shared.hand.lock();
         if hand.entries.is_empty() && ready!(self.shared.poll_refill(&mut hand, cx)).is_none() {
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(hand.frame()))
+        Poll::Ready(Some(hand.message(&mut self.frame)))
+    }
+}
+
+impl<F: Frame> http_body::Body for Body<F> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        self.get_mut().poll_message(cx).map(|message| message.map(|message| Ok(http_body::Frame::data(message))))
     }
 }
 
@@ -270,18 +289,39 @@ impl<E> Default for Hand<E> {
 
 impl<E: Entry> Hand<E> {
     /// The next frame: as much of what is in hand, in order, as may share one.
-    fn frame<F: Frame<Entry = E>>(&mut self) -> F {
-        let (mut frame, mut bytes) = (F::default(), 0);
-        for place in 0..self.frame_entries_max {
+    fn message<F: Frame<Entry = E>>(&mut self, frame: &mut F) -> Bytes {
+        let (entries, bytes) = self.fitting();
+        let bytes_about = bytes + entries * F::ENTRY_OVERHEAD;
+        let message = message(bytes_about, |to| {
+            self.put(entries, frame, to);
+            frame.finish(to);
+        });
+        // Where order cut it short, it may not keep the room for all of them.
+        if message.len() < bytes_about / 8 { Bytes::copy_from_slice(&message) } else { message }
+    }
+
+    /// How many entries the next frame may have by their number and bytes, and these.
+    fn fitting(&self) -> (usize, usize) {
+        let (mut entries, mut bytes) = (0, 0);
+        for entry in self.entries.iter().take(self.frame_entries_max) {
+            let more = bytes + entry.bytes();
+            if entries > 0 && more > FRAME_BYTES_MAX {
+                break;
+            }
+            (entries, bytes) = (entries + 1, more);
+        }
+        (entries, bytes)
+    }
+
+    /// Puts that many into the frame, or fewer if one may not share it with those before.
+    fn put<F: Frame<Entry = E>>(&mut self, entries: usize, frame: &mut F, to: &mut BytesMut) {
+        for _ in 0..entries {
             let Some(entry) = self.entries.pop_front() else { break };
-            bytes += entry.bytes();
-            let too_long = place > 0 && bytes > FRAME_BYTES_MAX;
-            if let Err(entry) = if too_long { Err(entry) } else { frame.put(entry) } {
+            if let Err(entry) = frame.put(entry, to) {
                 self.entries.push_front(entry);
                 break;
             }
         }
-        frame
     }
 }
 
@@ -299,7 +339,8 @@ const IDLE_ENTRIES_KEPT: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::{FutureExt, StreamExt};
+    use bytes::BufMut;
+    use proto::wire::message::HEAD_BYTES;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
@@ -311,30 +352,42 @@ mod tests {
     }
 
     /// Numbers, of which no odd one may follow an even one.
-    impl Frame for Vec<usize> {
-        type Entry = usize;
+    #[derive(Debug, Default)]
+    struct Numbers(Option<usize>);
 
-        fn put(&mut self, entry: usize) -> Result<(), usize> {
-            match self.last() {
-                Some(last) if last % 2 == 0 && entry % 2 == 1 => Err(entry),
-                _ => {
-                    self.push(entry);
-                    Ok(())
-                }
+    impl Frame for Numbers {
+        type Entry = usize;
+        const ENTRY_OVERHEAD: usize = size_of::<u64>();
+
+        fn put(&mut self, entry: usize, to: &mut BytesMut) -> Result<(), usize> {
+            match self.0 {
+                Some(last) if last % 2 == 0 && entry % 2 == 1 => return Err(entry),
+                _ => self.0 = Some(entry),
             }
+            to.put_u64(entry as u64);
+            Ok(())
+        }
+
+        fn finish(&mut self, _: &mut BytesMut) {
+            self.0 = None;
         }
     }
 
-    fn outlet(entries_max: usize, bytes_max: usize) -> (Outlet<Vec<usize>>, Body<Vec<usize>>) {
+    fn outlet(entries_max: usize, bytes_max: usize) -> (Outlet<Numbers>, Body<Numbers>) {
         Outlet::new(OutletLimits { entries_max, bytes_max })
     }
 
+    fn numbers(message: &Bytes) -> Vec<usize> {
+        let numbers = message[HEAD_BYTES..].chunks(size_of::<u64>());
+        numbers.map(|number| u64::from_be_bytes(number.try_into().unwrap()).try_into().unwrap()).collect()
+    }
+
     /// What the body has to send now, frame by frame; `None` at the end for a stream that has ended.
-    fn frames(body: &mut Body<Vec<usize>>) -> Vec<Option<Vec<usize>>> {
+    fn frames(body: &mut Body<Numbers>) -> Vec<Option<Vec<usize>>> {
         let mut frames = Vec::new();
         while frames.last() != Some(&None) {
-            let Some(frame) = body.next().now_or_never() else { break };
-            frames.push(frame);
+            let Poll::Ready(message) = body.poll_message(&mut Context::from_waker(Waker::noop())) else { break };
+            frames.push(message.as_ref().map(numbers));
         }
         frames
     }
@@ -378,6 +431,16 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_cut_short_keeps_no_room_for_those_behind_it() {
+        let (outlet, mut body) = outlet(10_000, 1 << 20);
+        outlet.append([2, 3].into_iter().chain(std::iter::repeat_n(4, 1000))).unwrap();
+        let first = body.poll_message(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Some(first)) = first else { panic!("there is a frame") };
+        assert_eq!(numbers(&first), [2]);
+        assert!(first.try_into_mut().unwrap().capacity() < 100);
+    }
+
+    #[test]
     fn what_is_over_a_limit_is_given_back_and_the_rest_stays_in_the_iterator() {
         let (mut outlet, mut body) = outlet(2, 100);
         outlet.limit(50, 100);
@@ -396,8 +459,8 @@ mod tests {
         let waker = Waker::from(Arc::clone(&wakes));
         let mut cx = Context::from_waker(&waker);
         outlet.append([1]).unwrap();
-        assert!(body.poll_next_unpin(&mut cx).is_ready());
-        assert!(body.poll_next_unpin(&mut cx).is_pending());
+        assert!(body.poll_message(&mut cx).is_ready());
+        assert!(body.poll_message(&mut cx).is_pending());
         assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
         outlet.append([1, 3]).unwrap();
         outlet.append([5]).unwrap();
@@ -427,7 +490,8 @@ mod tests {
     fn what_is_in_no_frame_can_be_reclaimed() {
         let (outlet, mut body) = outlet(100, 100);
         outlet.append([2, 3, 4, 5]).unwrap();
-        assert_eq!(body.next().now_or_never(), Some(Some(vec![2])));
+        let first = body.poll_message(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(first.map(|message| numbers(&message.unwrap())), Poll::Ready(vec![2]));
         outlet.append([7]).unwrap();
         assert_eq!(outlet.reclaim(), [3, 4, 5, 7]);
         assert_eq!(frames(&mut body), [None]);

@@ -4,10 +4,9 @@
 //! again.
 
 use crate::inlet::{Greeting, Inlet, OpenError, StreamError};
-use crate::outlet::{AppendError, Entry, Frame, Outlet, OutletLimits};
-use crate::wire;
-use bytes::Bytes;
-use futures_util::Stream;
+use crate::outlet::{AppendError, Entry, Outlet, OutletLimits};
+use crate::wire::{self, Draft, UpFrame};
+use bytes::{Bytes, BytesMut};
 use proto::v1;
 use std::sync::Arc;
 use tonic::transport::Channel;
@@ -39,17 +38,10 @@ impl PullStream {
         let (mut outlet, body) = Outlet::new(OutletLimits::default());
         let hello = v1::InvokerHello { invoker_id: Bytes::copy_from_slice(invoker_id.as_bytes()), session };
         outlet.append([hello]).expect("an empty outlet takes one entry");
-        let inlet = Inlet::open(call(channel, body)).await?;
+        let inlet = Inlet::open(wire::call(channel, body)).await?;
         outlet.limit(inlet.welcome().payload_bytes_max, inlet.welcome().frame_entries_max);
         Ok((PullSender { outlet: Arc::new(outlet) }, PullReceiver { inlet }))
     }
-}
-
-async fn call(
-    channel: Channel,
-    body: impl Stream<Item = v1::PullRequest> + Send + 'static,
-) -> Result<tonic::Response<tonic::Streaming<v1::PullResponse>>, tonic::Status> {
-    wire::call(channel, "/router.v1.Router/Pull", body).await
 }
 
 /// The sending half, for any thread; clones send on the same stream, and it ends with the last of them.
@@ -58,7 +50,7 @@ async fn call(
 /// reads. What is sent by one thread about one container is handled in that order.
 #[derive(Debug, Clone)]
 pub struct PullSender {
-    outlet: Arc<Outlet<v1::PullRequest>>,
+    outlet: Arc<Outlet<Draft<v1::PullRequest>>>,
 }
 
 impl PullSender {
@@ -183,24 +175,28 @@ pub(crate) enum PullEntry {
 #[derive(Debug)]
 pub(crate) struct Rejoined;
 
-impl Frame for v1::PullRequest {
+impl UpFrame for v1::PullRequest {
+    const PATH: &'static str = "/router.v1.Router/Pull";
+    type Answer = v1::PullResponse;
     type Entry = PullEntry;
+    type Frequent = v1::Completion;
 
     /// The router handles a frame list by list: no entry may share one with an earlier entry about the same container from a
     /// later list. (A credit that overtakes the completion that made room for it would be refused.)
-    fn put(&mut self, entry: PullEntry) -> Result<(), PullEntry> {
-        if self.would_overtake(&entry) {
+    fn put(draft: &mut Draft<Self>, entry: PullEntry, to: &mut BytesMut) -> Result<(), PullEntry> {
+        if draft.would_overtake(&entry) {
             return Err(entry);
         }
+        let rest = &mut draft.rest;
         match entry {
-            PullEntry::Hello(hello) => self.hello = Some(*hello),
-            PullEntry::Register(register) => self.registers.push(*register),
-            PullEntry::Credit(credit) => self.credits.push(credit),
-            PullEntry::Completion(completion) => self.completions.push(completion),
-            PullEntry::Return(unstarted) => self.returns.push(unstarted),
-            PullEntry::Leave(leave) => self.leaves.push(leave),
-            PullEntry::Rejoined(Rejoined) => self.rejoined = true,
-            PullEntry::Audit(audit) => self.audits.push(audit),
+            PullEntry::Hello(hello) => rest.hello = Some(*hello),
+            PullEntry::Register(register) => rest.registers.push(*register),
+            PullEntry::Credit(credit) => rest.credits.push(credit),
+            PullEntry::Completion(completion) => draft.write(&completion, to),
+            PullEntry::Return(unstarted) => rest.returns.push(unstarted),
+            PullEntry::Leave(leave) => rest.leaves.push(leave),
+            PullEntry::Rejoined(Rejoined) => rest.rejoined = true,
+            PullEntry::Audit(audit) => rest.audits.push(audit),
         }
         Ok(())
     }
@@ -210,13 +206,14 @@ trait Overtaking {
     fn would_overtake(&self, entry: &PullEntry) -> bool;
 }
 
-impl Overtaking for v1::PullRequest {
+impl Overtaking for Draft<v1::PullRequest> {
     fn would_overtake(&self, entry: &PullEntry) -> bool {
-        let last = self.rejoined || !self.audits.is_empty();
-        let left = |of: u32| self.leaves.iter().any(|sent| sent.container == of);
-        let returned = |of: u32| self.returns.iter().any(|sent| sent.container == of);
-        let completed = |of: u32| self.completions.iter().any(|sent| sent.container == of);
-        let credited = |of: u32| self.credits.iter().any(|sent| sent.container == of);
+        let rest = &self.rest;
+        let last = rest.rejoined || !rest.audits.is_empty();
+        let left = |of: u32| rest.leaves.iter().any(|sent| sent.container == of);
+        let returned = |of: u32| rest.returns.iter().any(|sent| sent.container == of);
+        let completed = |of: u32| self.has_written(of);
+        let credited = |of: u32| rest.credits.iter().any(|sent| sent.container == of);
         match entry {
             PullEntry::Audit(_) => false,
             // Behind what the router handles last in a frame, a new one begins.

@@ -6,10 +6,9 @@
 use crate::action::ActionKey;
 use crate::desk::{self, Unsent};
 use crate::inlet::{Greeting, Inlet, OpenError, StreamError};
-use crate::outlet::{AppendError, Entry, Frame, Outlet, OutletLimits};
-use crate::wire;
-use bytes::Bytes;
-use futures_util::Stream;
+use crate::outlet::{AppendError, Entry, Outlet, OutletLimits};
+use crate::wire::{self, Draft, UpFrame};
+use bytes::{Bytes, BytesMut};
 use proto::v1;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -43,17 +42,10 @@ impl PushStream {
         let controller_id = Bytes::copy_from_slice(controller_id.as_bytes());
         let hello = v1::ControllerHello { controller_id, session };
         outlet.append([hello]).expect("an empty outlet takes one entry");
-        let inlet = Inlet::open(call(channel, body)).await?;
+        let inlet = Inlet::open(wire::call(channel, body)).await?;
         outlet.limit(inlet.welcome().payload_bytes_max, inlet.welcome().frame_entries_max);
         Ok((PushSender { outlet: Arc::new(outlet) }, PushReceiver { inlet }))
     }
-}
-
-async fn call(
-    channel: Channel,
-    body: impl Stream<Item = v1::PushRequest> + Send + 'static,
-) -> Result<tonic::Response<tonic::Streaming<v1::PushResponse>>, tonic::Status> {
-    wire::call(channel, "/router.v1.Router/Push", body).await
 }
 
 /// The sending half, for any thread; clones send on the same stream, and it ends with the last of them.
@@ -62,7 +54,7 @@ async fn call(
 /// reads. What is sent by one thread arrives in that order.
 #[derive(Debug, Clone)]
 pub struct PushSender {
-    outlet: Arc<Outlet<v1::PushRequest>>,
+    outlet: Arc<Outlet<Draft<v1::PushRequest>>>,
 }
 
 impl PushSender {
@@ -190,23 +182,30 @@ pub(crate) enum PushEntry {
     Outstanding(Outstanding),
 }
 
-impl Frame for v1::PushRequest {
+impl UpFrame for v1::PushRequest {
+    const PATH: &'static str = "/router.v1.Router/Push";
+    type Answer = v1::PushResponse;
     type Entry = PushEntry;
+    type Frequent = v1::Activation;
 
     /// The router handles declarations first: one may not share a frame with an earlier activation of its number. Outstanding ids are
     /// a frame's worth by themselves.
-    fn put(&mut self, entry: PushEntry) -> Result<(), PushEntry> {
+    fn put(draft: &mut Draft<Self>, entry: PushEntry, to: &mut BytesMut) -> Result<(), PushEntry> {
         match entry {
-            entry if !self.outstanding.is_empty() => return Err(entry),
-            PushEntry::Outstanding(Outstanding(ids)) if *self == Self::default() => self.outstanding = ids,
+            entry if !draft.rest.outstanding.is_empty() => return Err(entry),
+            PushEntry::Outstanding(Outstanding(ids)) if draft.is_empty() => draft.rest.outstanding = ids,
             PushEntry::Outstanding(ids) => return Err(PushEntry::Outstanding(ids)),
-            PushEntry::Hello(hello) => self.hello = Some(*hello),
-            PushEntry::Declare(declare) if self.activations.iter().any(|sent| sent.action == declare.number) => {
+            PushEntry::Hello(hello) => draft.rest.hello = Some(*hello),
+            PushEntry::Declare(declare) if draft.has_written(declare.number) => {
                 return Err(PushEntry::Declare(declare));
             }
-            PushEntry::Declare(declare) => self.declares.push(*declare),
-            PushEntry::Activation(activation) => self.activations.push(activation),
-            PushEntry::Timed(timed) => self.activations.extend(timed.leave()),
+            PushEntry::Declare(declare) => draft.rest.declares.push(*declare),
+            PushEntry::Activation(activation) => draft.write(&activation, to),
+            PushEntry::Timed(timed) => {
+                if let Some(activation) = timed.leave() {
+                    draft.write(&activation, to);
+                }
+            }
         }
         Ok(())
     }

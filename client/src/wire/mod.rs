@@ -1,70 +1,97 @@
-//! How frames travel: entries of which there are many are read and written without what prost does for each; see [`proto::wire`].
-//! The bytes are the same, and a test holds it to that.
+//! How frames travel: in the bodies of a call, which are read and written here and not by tonic's codec, which would copy each once
+//! more. Entries of which there are many are read and written without what prost does for each; see [`proto::wire`]. The bytes are the
+//! same, and a test holds it to that. It may not look into what it carries.
+
+mod draft;
+mod incoming;
+
+pub(crate) use draft::Draft;
+pub(crate) use incoming::Incoming;
 
 use crate::inlet::FRAME_READ_BYTES_MAX;
-use bytes::{Buf, BufMut, Bytes};
-use futures_util::Stream;
+use crate::outlet::{self, Body};
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use prost::encoding::message;
 use proto::v1;
 use proto::wire::read::{self, Malformed, Span, split};
 use proto::wire::room;
 use proto::wire::write::{Entry, ID_BYTES_MAX};
-use std::marker::PhantomData;
-use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder, Streaming};
-use tonic::codegen::http::uri::PathAndQuery;
+use std::fmt::Debug;
+use std::future::poll_fn;
+use tonic::Status;
+use tonic::codegen::Service;
+use tonic::codegen::http::header::{CONTENT_TYPE, TE};
+use tonic::codegen::http::{HeaderValue, Method, Request, Uri, Version};
+use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
 
-/// Opens a stream of that name.
+/// Opens a stream.
 ///
 /// # Cancel safety
-/// Dropping it half-way resets the stream.
-pub(crate) async fn call<Up: UpFrame + Send + 'static, Down: DownFrame + Send + 'static>(
-    channel: Channel,
-    path: &'static str,
-    body: impl Stream<Item = Up> + Send + 'static,
-) -> Result<Response<Streaming<Down>>, Status> {
-    let mut grpc = Grpc::new(channel).max_decoding_message_size(FRAME_READ_BYTES_MAX);
-    grpc.ready().await.map_err(|error| Status::unknown(format!("the connection was not ready: {error}")))?;
-    grpc.streaming(Request::new(body), PathAndQuery::from_static(path), FrameCodec::default()).await
+/// Dropping it half-way resets the stream; so does dropping what it returns, once the outlet is closed and empty.
+pub(crate) async fn call<Up: UpFrame>(
+    mut channel: Channel,
+    body: Body<Draft<Up>>,
+) -> Result<Incoming<Up::Answer>, Status> {
+    let ready = poll_fn(|cx| channel.poll_ready(cx)).await;
+    ready.map_err(|error| Status::unknown(format!("the connection was not ready: {error}")))?;
+    let answer = channel.call(request(Up::PATH, body)).await;
+    Incoming::new(answer.map_err(|error| Status::from_error(error.into()))?, FRAME_READ_BYTES_MAX)
+}
+
+/// As gRPC has it; the channel adds where to and who asks.
+fn request(path: &'static str, body: Body<impl outlet::Frame>) -> Request<tonic::body::Body> {
+    let mut request = Request::new(tonic::body::Body::new(body));
+    *request.method_mut() = Method::POST;
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = Uri::from_static(path);
+    request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+    request.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    request
 }
 
 /// A message that goes up.
-pub(crate) trait UpFrame: Message + Default {
+pub(crate) trait UpFrame: Message + Default + Debug + PartialEq + Unpin + 'static {
+    /// The call it is for.
+    const PATH: &'static str;
+    /// What comes down.
+    type Answer: DownFrame;
+    /// What it is made of.
+    type Entry: outlet::Entry + Debug + Send + 'static;
     /// What it has many of.
-    type Entry: Message;
+    type Frequent: Frequent;
+
+    /// Adds `entry` to a frame, or gives it back when the receiver would handle it before an earlier one that must come first. An
+    /// empty frame takes anything.
+    fn put(draft: &mut Draft<Self>, entry: Self::Entry, to: &mut BytesMut) -> Result<(), Self::Entry>;
+}
+
+/// An entry of which there are many.
+pub(crate) trait Frequent: Message {
     /// The field of their list.
     const FIELD: u8;
+    /// Bytes that it takes at most, besides its payload.
+    const OVERHEAD: usize = Entry::<1, 1, 3>::OVERHEAD;
 
-    /// Takes them out.
-    fn take_entries(&mut self) -> Vec<Self::Entry>;
+    /// The number of what it is about, by which it keeps its place among other entries.
+    fn about(&self) -> u32;
 
-    /// The bytes of one's payload.
-    fn payload_len(entry: &Self::Entry) -> usize;
-
-    /// Writes one, unless that is left to prost.
-    fn write(entry: &Self::Entry, to: &mut impl BufMut) -> Result<(), LeaveToProst>;
+    /// Writes it, unless that is left to prost.
+    fn write(&self, to: &mut impl BufMut) -> Result<(), LeaveToProst>;
 }
 
 /// It is such as nobody who means well sends.
 pub(crate) struct LeaveToProst;
 
-impl UpFrame for v1::PushRequest {
-    type Entry = v1::Activation;
+impl Frequent for v1::Activation {
     const FIELD: u8 = 3;
 
-    fn take_entries(&mut self) -> Vec<v1::Activation> {
-        std::mem::take(&mut self.activations)
+    fn about(&self) -> u32 {
+        self.action
     }
 
-    fn payload_len(entry: &v1::Activation) -> usize {
-        entry.payload.len()
-    }
-
-    fn write(entry: &v1::Activation, to: &mut impl BufMut) -> Result<(), LeaveToProst> {
-        let v1::Activation { id, action, time_left_ms, payload, reply, maybe_sent } = entry;
+    fn write(&self, to: &mut impl BufMut) -> Result<(), LeaveToProst> {
+        let Self { id, action, time_left_ms, payload, reply, maybe_sent } = self;
         let behind = [(5, number(*reply)?), (6, (*maybe_sent).into())];
         let before = [(2, *action), (3, *time_left_ms)];
         Entry { first: [], id: (1, usual(id)?), before, payload: (4, payload), behind }.write(Self::FIELD, to);
@@ -72,20 +99,15 @@ impl UpFrame for v1::PushRequest {
     }
 }
 
-impl UpFrame for v1::PullRequest {
-    type Entry = v1::Completion;
+impl Frequent for v1::Completion {
     const FIELD: u8 = 4;
 
-    fn take_entries(&mut self) -> Vec<v1::Completion> {
-        std::mem::take(&mut self.completions)
+    fn about(&self) -> u32 {
+        self.container
     }
 
-    fn payload_len(entry: &v1::Completion) -> usize {
-        entry.result.len()
-    }
-
-    fn write(entry: &v1::Completion, to: &mut impl BufMut) -> Result<(), LeaveToProst> {
-        let v1::Completion { container, id, status, result, run_us, credits, epoch } = entry;
+    fn write(&self, to: &mut impl BufMut) -> Result<(), LeaveToProst> {
+        let Self { container, id, status, result, run_us, credits, epoch } = self;
         let (first, before) = ([(1, *container)], [(3, number(*status)?)]);
         let behind = [(5, *run_us), (6, *credits), (7, *epoch)];
         Entry { first, id: (2, usual(id)?), before, payload: (4, result), behind }.write(Self::FIELD, to);
@@ -149,64 +171,6 @@ impl DownFrame for v1::PullResponse {
     }
 }
 
-/// Reads and writes the frames of one kind of stream.
-#[derive(Debug)]
-pub(crate) struct FrameCodec<Up, Down>(PhantomData<fn(Up) -> Down>);
-
-impl<Up, Down> Default for FrameCodec<Up, Down> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<Up: UpFrame + Send + 'static, Down: DownFrame + Send + 'static> Codec for FrameCodec<Up, Down> {
-    type Encode = Up;
-    type Decode = Down;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self::default()
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self::default()
-    }
-}
-
-impl<Up: UpFrame, Down> Encoder for FrameCodec<Up, Down> {
-    type Item = Up;
-    type Error = Status;
-
-    fn encode(&mut self, mut frame: Up, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        let entries = frame.take_entries();
-        let overhead = Entry::<1, 1, 3>::OVERHEAD;
-        to.reserve(frame.encoded_len() + entries.iter().map(|entry| Up::payload_len(entry) + overhead).sum::<usize>());
-        write(frame, &entries, to);
-        Ok(())
-    }
-}
-
-fn write<Up: UpFrame>(rest: Up, entries: &[Up::Entry], to: &mut impl BufMut) {
-    rest.encode_raw(to);
-    for entry in entries {
-        if let Err(LeaveToProst) = Up::write(entry, to) {
-            message::encode(Up::FIELD.into(), entry, to);
-        }
-    }
-}
-
-impl<Up, Down: DownFrame> Decoder for FrameCodec<Up, Down> {
-    type Item = Down;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Down>, Status> {
-        let bytes = from.copy_to_bytes(from.remaining());
-        // As prost has it.
-        read(&bytes).map(Some).map_err(|Malformed| Status::internal("frame: not what the proto files say"))
-    }
-}
-
 fn read<Down: DownFrame>(frame: &Bytes) -> Result<Down, Malformed> {
     let mut message = Down::default();
     message.reserve(frame.len());
@@ -220,6 +184,7 @@ fn read<Down: DownFrame>(frame: &Bytes) -> Result<Down, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outlet::Frame;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -286,11 +251,13 @@ mod tests {
         }
     }
 
-    fn written<Up: UpFrame + Clone>(frame: &Up) -> Bytes {
-        let (mut rest, mut to) = (frame.clone(), Vec::new());
-        let entries = rest.take_entries();
-        write(rest, &entries, &mut to);
-        to.into()
+    fn written<Up: UpFrame>(entries: &[Up::Frequent], rest: Up) -> Bytes {
+        let (mut draft, mut to) = (Draft::default(), BytesMut::new());
+        draft.rest = rest;
+        entries.iter().for_each(|entry| draft.write(entry, &mut to));
+        draft.finish(&mut to);
+        assert!(draft.is_empty());
+        to.freeze()
     }
 
     proptest! {
@@ -299,11 +266,13 @@ mod tests {
             activations in vec(activation(), 0..4), completions in vec(completion(), 0..4), numbers in vec(number(), 0..3),
         ) {
             let declares = numbers.iter().map(|&number| v1::DeclareAction { number, key: None }).collect();
-            let push = v1::PushRequest { activations, declares, ..Default::default() };
-            prop_assert_eq!(v1::PushRequest::decode(written(&push)), Ok(push));
+            let rest = v1::PushRequest { declares, ..Default::default() };
+            let bytes = written(&activations, rest.clone());
+            prop_assert_eq!(v1::PushRequest::decode(bytes), Ok(v1::PushRequest { activations, ..rest }));
             let credits = numbers.iter().map(|&container| v1::Credit { container, ..Default::default() }).collect();
-            let pull = v1::PullRequest { completions, credits, ..Default::default() };
-            prop_assert_eq!(v1::PullRequest::decode(written(&pull)), Ok(pull));
+            let rest = v1::PullRequest { credits, ..Default::default() };
+            let bytes = written(&completions, rest.clone());
+            prop_assert_eq!(v1::PullRequest::decode(bytes), Ok(v1::PullRequest { completions, ..rest }));
         }
 
         /// As they are, and with one byte changed, cut off anywhere, noise behind: taken alike or refused alike.
