@@ -63,7 +63,7 @@ impl Head {
 
     /// Writes these, then the payload, then the fields behind it.
     #[inline]
-    fn write_around(mut self, (field, payload): (u8, &[u8]), behind: &[(u8, u32)], to: &mut impl BufMut) {
+    fn write_around(&mut self, (field, payload): (u8, &[u8]), behind: &[(u8, u32)], to: &mut impl BufMut) {
         if !payload.is_empty() {
             self.key(field, payload.len());
             to.put_slice(&self.bytes[..self.len]);
