@@ -63,22 +63,26 @@ pub enum Input {
 }
 
 /// An activation, its fields checked against [`Limits`](crate::limits::Limits).
+///
+/// In this order its id is, in an [`Input`], at a multiple of 16 bytes. So whoever reads it after a move, which copies 16 bytes at a
+/// time, gets it from one store and need not wait until two have reached the cache.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Push {
-    /// Its id.
-    pub id: ActivationId,
     /// Who asked and gets the answer.
     pub controller: StreamId,
-    /// What the controller wants to hear.
-    pub reply: Reply,
-    /// 1, or more after it was returned unstarted.
-    pub attempt: u32,
     /// When it came to the router.
     pub accepted_at: Timestamp,
     /// Nothing is dispatched at or after this point.
     pub deadline: Timestamp,
+    /// Its id.
+    pub id: ActivationId,
     /// What the action gets.
     pub payload: Bytes,
+    /// 1, or more after it was returned unstarted.
+    pub attempt: u32,
+    /// What the controller wants to hear.
+    pub reply: Reply,
     /// Taken before: it comes from a superseded revision, and its id is taken. It is not counted, acknowledged or refused again.
     pub accepted: bool,
 }

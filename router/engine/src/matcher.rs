@@ -121,7 +121,8 @@ pub(crate) enum Place {
     },
 }
 
-/// What a container gets. Not read back from the slot: a new one is still on its way into the cache.
+/// What a container gets. It is made before the slot of a new activation is written: what is read behind that waits until it has
+/// reached the cache.
 struct Parcel {
     id: ActivationId,
     attempt: u32,
@@ -249,13 +250,14 @@ impl Matcher {
     }
 
     /// Hands a new activation straight to the container chosen for it.
-    fn start(&mut self, push: Push, container: ContainerKey, turn: &mut Turn<'_>) -> Result<(), Rejection> {
+    fn start(&mut self, mut push: Push, container: ContainerKey, turn: &mut Turn<'_>) -> Result<(), Rejection> {
+        let Push { id, attempt, deadline, .. } = push;
+        let parcel = Parcel { id, attempt, deadline, payload: std::mem::take(&mut push.payload) };
         let place = Place::InFlight { container, dispatched_at: turn.now, answered: false };
         let admitted = self.admit(&push, place, turn);
         let key = admitted.inspect_err(|_| self.containers.unchoose(container))?;
         turn.tally.count(Count::Matched);
-        let Push { id, attempt, deadline, payload, .. } = push;
-        self.send(key, container, Parcel { id, attempt, deadline, payload }, turn);
+        self.send(key, container, parcel, turn);
         Ok(())
     }
 
@@ -414,8 +416,7 @@ impl Matcher {
         let Parcel { id, attempt, deadline, payload } = parcel;
         debug_assert!(deadline > turn.now, "nothing is dispatched at or after its deadline");
         let due = deadline + turn.shared.limits.overdue_grace;
-        let time_left_ms = turn.now.until(deadline).as_millis().max(1);
-        let time_left_ms = u32::try_from(time_left_ms).unwrap_or(u32::MAX);
+        let time_left_ms = u32::try_from(turn.now.millis_until(deadline).max(1)).unwrap_or(u32::MAX);
         let to = self.containers.get_mut(container).expect("a chosen container is registered");
         to.room.take(Room::cost(&payload));
         to.activations.push_back(&mut self.slots, key);

@@ -33,6 +33,11 @@ impl Timestamp {
     pub fn until(self, later: Self) -> Duration {
         Duration::from_micros(later.0.saturating_sub(self.0))
     }
+
+    /// Whole milliseconds from now until `later`, as deadlines travel; 0 if that has passed.
+    pub fn millis_until(self, later: Self) -> u64 {
+        later.0.saturating_sub(self.0) / 1_000
+    }
 }
 
 impl Add<Duration> for Timestamp {
