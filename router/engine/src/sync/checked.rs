@@ -40,8 +40,6 @@ pub enum Fault {
     Look,
     /// A queue gives its newest item first.
     Order,
-    /// The lock of a map is let go between the look at an entry and its insertion.
-    Entry,
     /// Adding is a load and a store.
     Add,
     /// A store is lost.
@@ -276,30 +274,12 @@ impl<K: Eq + Hash + Clone, V, S: BuildHasher> DashMap<K, V, S> {
         Self(Mutex::new(Map::with_hasher(hasher)))
     }
 
-    pub fn with_hasher_and_shard_amount(hasher: S, _shards: usize) -> Self {
-        Self::with_hasher(hasher)
-    }
-
     pub fn entry(&self, key: K) -> Entry<'_, K, V, S> {
         let map = self.0.lock();
         if map.contains_key(&key) {
             return Entry::Occupied(OccupiedEntry { map, key });
         }
-        let map = if planted(Fault::Entry) {
-            drop(map);
-            self.0.lock()
-        } else {
-            map
-        };
         Entry::Vacant(OccupiedEntry { map, key })
-    }
-
-    pub fn insert(&self, key: K, value: V) -> Option<V> {
-        self.0.lock().insert(key, value)
-    }
-
-    pub fn remove(&self, key: &K) -> Option<(K, V)> {
-        self.0.lock().remove_entry(key)
     }
 
     pub fn remove_if(&self, key: &K, f: impl FnOnce(&K, &V) -> bool) -> Option<(K, V)> {
@@ -319,14 +299,6 @@ impl<K: Eq + Hash + Clone, V, S: BuildHasher> DashMap<K, V, S> {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    pub fn capacity(&self) -> usize {
-        self.0.lock().capacity()
-    }
-
-    pub fn shrink_to_fit(&self) {
-        self.0.lock().shrink_to_fit();
     }
 }
 

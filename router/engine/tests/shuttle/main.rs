@@ -10,6 +10,7 @@ mod long;
 mod scenes;
 mod world;
 
+use engine::mutant::{Mutant, plant};
 use engine::sync::{Fault, with_fault};
 use scenes::SCENES;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -96,10 +97,31 @@ found! {
     a_lost_wake_up_in_the_file: Look in file says "left behind";
     a_lost_wake_up_of_a_push: Look in credit says "left behind";
     a_lost_wake_up_of_a_completion: Look in complete says "left behind";
-    a_double_dispatch: Entry in same_id says "is dispatched twice";
     a_second_run_of_an_id: Store in repeated says "is dispatched twice";
     an_order_turned_round: Order in file says "order";
     a_torn_count: Add in full says "something stayed";
+}
+
+/// A bug of the engine's own is found as well.
+mod an_id_taken_twice {
+    use super::*;
+
+    fn planted(scheduler: Scheduler) {
+        plant(Some(Mutant::IdTakenTwice));
+        scheduler.run(scene("same_id"), 1, FOUND_WITHIN);
+    }
+
+    #[test]
+    #[should_panic(expected = "is dispatched twice")]
+    fn at_random() {
+        planted(Scheduler::Random);
+    }
+
+    #[test]
+    #[should_panic(expected = "is dispatched twice")]
+    fn by_pct() {
+        planted(Scheduler::Pct);
+    }
 }
 
 /// A driver that breaks its promise is found as well.
