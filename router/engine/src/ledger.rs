@@ -39,9 +39,9 @@ struct Part(Mutex<Ids>);
 
 type Ids = IndexMap<ActivationId, Whereabouts, FixedState>;
 
-/// Many, so that a growing part is moved quickly (a million ids: 16,000 in each) and threads seldom meet. A power of two. Under a
+/// Many, so that a growing part is moved quickly (a million ids: 4,000 in each) and threads seldom meet. A power of two. Under a
 /// checker one is enough: two ids of one part wait for each other, and those of two parts share nothing.
-const PARTS: usize = if cfg!(any(router_loom, router_shuttle)) { 1 } else { 64 };
+const PARTS: usize = if cfg!(any(router_loom, router_shuttle)) { 1 } else { 256 };
 /// Below this many places a part is not worth shrinking.
 const CAPACITY_KEPT: usize = 1024;
 
@@ -111,7 +111,7 @@ impl Ledger {
     /// The part that an id belongs to, and its hash. Tables look at the lowest and the highest bits, so parts go by some between.
     fn part(&self, id: &ActivationId) -> (&Part, u64) {
         let hash = self.hasher.hash_one(id);
-        let place = usize::try_from(hash >> 32 & (PARTS as u64 - 1)).expect("below 64");
+        let place = usize::try_from(hash >> 32 & (PARTS as u64 - 1)).expect("below 256");
         (&self.parts[place], hash)
     }
 }
