@@ -55,10 +55,16 @@ fn interrupted() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// A port that nobody listens on now. Somebody may come first, but then the server says so.
+/// A port that nobody listens on now. Not one of those that the system gives to connections (from 32,768 on, see ip(7)): one of
+/// them would take it before the server does. Somebody else may come first, but then the server says so.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    let first = rand::random_range(PORTS);
+    let ports = (first..PORTS.end).chain(PORTS.start..first);
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.take(1000).find(is_free).context("none of a thousand ports is free")
 }
+
+const PORTS: std::ops::Range<u16> = 16_384..32_768;
 
 /// A server's folder; gone when dropped.
 struct Folder(PathBuf);
