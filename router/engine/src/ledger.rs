@@ -43,7 +43,7 @@ type Ids = IndexMap<ActivationId, Whereabouts, FixedState>;
 /// checker one is enough: two ids of one part wait for each other, and those of two parts share nothing.
 const PARTS: usize = if cfg!(any(router_loom, router_shuttle)) { 1 } else { 256 };
 /// Below this many places a part is not worth shrinking.
-const CAPACITY_KEPT: usize = 1024;
+const CAPACITY_KEPT: usize = 256;
 
 impl Ledger {
     /// Empty. The seed keeps those who choose ids from choosing where they fall.
