@@ -1,5 +1,5 @@
 //! What stands in for the primitives under a checker. Of ours, all is checked as it is: the single file, the timers' plan, the
-//! budget, the room, the matcher and hub behind them. Of others, only what they promise is here:
+//! budget, the room, the ledger, the matcher and hub behind them. Of others, only what they promise is here:
 //!
 //! - **Atomics, fences**: the checker's own. Loom lets a load see old values, as weak memory does, so it is loom that checks the
 //!   fence of the intake. Shuttle runs one thread at a time on one memory, where a fence is nothing.
