@@ -12,8 +12,7 @@ use crate::id::ActivationId;
 use crate::slab::Key;
 use crate::sync::Mutex;
 use foldhash::fast::FixedState;
-use indexmap::IndexMap;
-use indexmap::map::raw_entry_v1::{RawEntryApiV1, RawEntryMut};
+use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
 /// The action and slot an activation lies in.
@@ -37,36 +36,51 @@ pub(crate) struct Ledger {
 #[repr(align(128))]
 struct Part(Mutex<Ids>);
 
-type Ids = IndexMap<ActivationId, Whereabouts, FixedState>;
+/// The ids of one part. A map of a library (indexmap) keeps each hash, too, and its places take 8 bytes: 17 bytes more an id.
+#[derive(Debug, Default)]
+struct Ids {
+    /// Places in `known`, by hash of the id there.
+    table: HashTable<u32>,
+    known: Vec<Known>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    id: ActivationId,
+    at: Whereabouts,
+}
+
+const _: () = assert!(size_of::<Known>() == 32);
 
 /// Many, so that a growing part is moved quickly (a million ids: 4,000 in each) and threads seldom meet. A power of two. Under a
 /// checker one is enough: two ids of one part wait for each other, and those of two parts share nothing.
 const PARTS: usize = if cfg!(any(router_loom, router_shuttle)) { 1 } else { 256 };
 /// Below this many places a part is not worth shrinking.
-const CAPACITY_KEPT: usize = 256;
+const CAPACITY_KEPT: usize = 64;
 
 impl Ledger {
     /// Empty. The seed keeps those who choose ids from choosing where they fall.
     pub(crate) fn new(seed: u64) -> Self {
-        let hasher = FixedState::with_seed(seed);
-        Self { parts: (0..PARTS).map(|_| Part(Mutex::new(Ids::with_hasher(hasher.clone())))).collect(), hasher }
+        Self { parts: (0..PARTS).map(|_| Part(Mutex::default())).collect(), hasher: FixedState::with_seed(seed) }
     }
 
-    /// Takes an id; false if it is taken already.
+    /// Takes an id; false if it is taken already. Panics at 2^32 ids in a part, far beyond any limit on memory.
     pub(crate) fn take(&self, id: ActivationId, at: Whereabouts) -> bool {
-        let (part, hash) = self.part(&id);
-        match part.0.lock().raw_entry_mut_v1().from_hash(hash, |known| *known == id) {
-            RawEntryMut::Occupied(_) => false,
-            RawEntryMut::Vacant(vacant) => {
-                vacant.insert_hashed_nocheck(hash, id, at);
-                true
-            }
+        let hash = self.hash(&id);
+        let mut ids = self.part(hash).lock();
+        let unknown = ids.find(hash, &id).is_none();
+        if unknown {
+            ids.add(hash, Known { id, at }, &self.hasher);
         }
+        unknown
     }
 
     /// Notes where an id that stayed taken has come to.
     pub(crate) fn moved(&self, id: ActivationId, to: Whereabouts) {
-        self.part(&id).0.0.lock().insert(id, to);
+        let hash = self.hash(&id);
+        if let Some(known) = self.part(hash).lock().find_mut(hash, &id) {
+            known.at = to;
+        }
     }
 
     /// Frees an id if it lies where `expected` says, and tells where it lay.
@@ -75,11 +89,8 @@ impl Ledger {
         id: &ActivationId,
         expected: impl FnOnce(&Whereabouts) -> bool,
     ) -> Option<Whereabouts> {
-        let (part, hash) = self.part(id);
-        match part.0.lock().raw_entry_mut_v1().from_hash(hash, |known| known == id) {
-            RawEntryMut::Occupied(known) if expected(known.get()) => Some(known.swap_remove()),
-            _ => None,
-        }
+        let hash = self.hash(id);
+        self.part(hash).lock().remove_if(hash, id, expected, &self.hasher)
     }
 
     /// Frees an id.
@@ -89,30 +100,83 @@ impl Ledger {
 
     /// Where an id lies.
     pub(crate) fn find(&self, id: &ActivationId) -> Option<Whereabouts> {
-        let (part, hash) = self.part(id);
-        part.0.lock().raw_entry_v1().from_hash(hash, |known| known == id).map(|(_, at)| *at)
+        let hash = self.hash(id);
+        self.part(hash).lock().find(hash, id).map(|known| known.at)
     }
 
     /// Number of ids.
     pub(crate) fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.0.lock().len()).sum()
+        self.parts.iter().map(|part| part.0.lock().known.len()).sum()
     }
 
     /// Gives memory back after a flood, once so little is left in a part that moving it takes no time.
     pub(crate) fn shrink(&self) {
         for part in &self.parts {
-            let mut ids = part.0.lock();
-            if ids.capacity() > CAPACITY_KEPT && ids.len() < ids.capacity() / 64 {
-                ids.shrink_to_fit();
-            }
+            part.0.lock().shrink(&self.hasher);
         }
     }
 
-    /// The part that an id belongs to, and its hash. Tables look at the lowest and the highest bits, so parts go by some between.
-    fn part(&self, id: &ActivationId) -> (&Part, u64) {
-        let hash = self.hasher.hash_one(id);
+    fn hash(&self, id: &ActivationId) -> u64 {
+        self.hasher.hash_one(id)
+    }
+
+    /// The part that ids of this hash belong to. Tables look at the lowest and the highest bits, so parts go by some between.
+    fn part(&self, hash: u64) -> &Mutex<Ids> {
         let place = usize::try_from(hash >> 32 & (PARTS as u64 - 1)).expect("below 256");
-        (&self.parts[place], hash)
+        &self.parts[place].0
+    }
+}
+
+impl Ids {
+    fn find(&self, hash: u64, id: &ActivationId) -> Option<&Known> {
+        let place = self.table.find(hash, |place| self.known[*place as usize].id == *id)?;
+        Some(&self.known[*place as usize])
+    }
+
+    fn find_mut(&mut self, hash: u64, id: &ActivationId) -> Option<&mut Known> {
+        let place = self.table.find(hash, |place| self.known[*place as usize].id == *id)?;
+        Some(&mut self.known[*place as usize])
+    }
+
+    /// `known` is not there yet.
+    fn add(&mut self, hash: u64, known: Known, hasher: &FixedState) {
+        let place = u32::try_from(self.known.len()).expect("fewer than 2^32 ids");
+        self.known.push(known);
+        self.table.insert_unique(hash, place, |place| hasher.hash_one(self.known[*place as usize].id));
+    }
+
+    fn remove_if(
+        &mut self,
+        hash: u64,
+        id: &ActivationId,
+        expected: impl FnOnce(&Whereabouts) -> bool,
+        hasher: &FixedState,
+    ) -> Option<Whereabouts> {
+        let found = self.table.find_entry(hash, |place| self.known[*place as usize].id == *id).ok()?;
+        let place = *found.get();
+        if !expected(&self.known[place as usize].at) {
+            return None;
+        }
+        found.remove();
+        Some(self.close_gap(place, hasher))
+    }
+
+    /// Takes out what lies at `place`, which is not in the table any more, and puts the last one there.
+    fn close_gap(&mut self, place: u32, hasher: &FixedState) -> Whereabouts {
+        let gone = self.known.swap_remove(place as usize);
+        if let Some(moved) = self.known.get(place as usize) {
+            let last = u32::try_from(self.known.len()).expect("fewer than 2^32 ids");
+            let at = self.table.find_mut(hasher.hash_one(moved.id), |place| *place == last);
+            *at.expect("each place is in the table") = place;
+        }
+        gone.at
+    }
+
+    fn shrink(&mut self, hasher: &FixedState) {
+        if self.known.capacity() > CAPACITY_KEPT && self.known.len() < self.known.capacity() / 64 {
+            self.known.shrink_to_fit();
+            self.table.shrink_to_fit(|place| hasher.hash_one(self.known[*place as usize].id));
+        }
     }
 }
 
