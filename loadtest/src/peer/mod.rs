@@ -10,9 +10,7 @@ mod kafka;
 pub(crate) mod line;
 mod nats;
 mod rabbitmq;
-mod redis_lists;
-mod redis_streams;
-mod resp;
+mod redis;
 
 use crate::part::{Report, controller};
 use crate::plan::Plan;
@@ -94,8 +92,8 @@ impl Peer {
     pub(crate) fn about(self) -> &'static About {
         match self {
             Self::Nats => &nats::ABOUT,
-            Self::RedisLists => &redis_lists::ABOUT,
-            Self::RedisStreams => &redis_streams::ABOUT,
+            Self::RedisLists => &redis::lists::ABOUT,
+            Self::RedisStreams => &redis::streams::ABOUT,
             Self::Rabbitmq => &rabbitmq::ABOUT,
             Self::Kafka => &kafka::AS_OPENWHISK,
             Self::KafkaTuned => &kafka::TUNED,
@@ -138,7 +136,7 @@ impl Peer {
     fn launch(self, folder: &Path, port: u16) -> anyhow::Result<Launch> {
         match self {
             Self::Nats => nats::launch(folder, port),
-            Self::RedisLists | Self::RedisStreams => redis_lists::launch(folder, port),
+            Self::RedisLists | Self::RedisStreams => redis::lists::launch(folder, port),
             Self::Rabbitmq => rabbitmq::launch(folder, port),
             Self::Kafka | Self::KafkaTuned => kafka::launch(folder, port),
         }
@@ -149,8 +147,8 @@ impl Peer {
 pub(crate) async fn controllers(peer: Peer, endpoint: SocketAddr, plan: &Plan, report: Report) -> anyhow::Result<()> {
     match peer {
         Peer::Nats => controller::drive(nats::controllers(endpoint, plan).await?, plan, report).await,
-        Peer::RedisLists => controller::drive(redis_lists::controllers(endpoint, plan).await?, plan, report).await,
-        Peer::RedisStreams => controller::drive(redis_streams::controllers(endpoint, plan).await?, plan, report).await,
+        Peer::RedisLists => controller::drive(redis::lists::controllers(endpoint, plan).await?, plan, report).await,
+        Peer::RedisStreams => controller::drive(redis::streams::controllers(endpoint, plan).await?, plan, report).await,
         Peer::Rabbitmq => controller::drive(rabbitmq::controllers(endpoint, plan).await?, plan, report).await,
         #[cfg(feature = "kafka")]
         Peer::Kafka | Peer::KafkaTuned => {
@@ -171,8 +169,8 @@ pub(crate) async fn workers(
 ) -> anyhow::Result<()> {
     match peer {
         Peer::Nats => nats::workers(endpoint, plan, report, stop).await,
-        Peer::RedisLists => redis_lists::workers(endpoint, plan, report, stop).await,
-        Peer::RedisStreams => redis_streams::workers(endpoint, plan, report, stop).await,
+        Peer::RedisLists => redis::lists::workers(endpoint, plan, report, stop).await,
+        Peer::RedisStreams => redis::streams::workers(endpoint, plan, report, stop).await,
         Peer::Rabbitmq => rabbitmq::workers(endpoint, plan, report, stop).await,
         #[cfg(feature = "kafka")]
         Peer::Kafka | Peer::KafkaTuned => kafka::clients::workers(peer.into(), endpoint, plan, report, stop).await,

@@ -3,9 +3,10 @@
 //! Requests and answers are pushed many with one RPUSH and taken many with one BLMPOP, which waits only if there is nothing: what has
 //! come meanwhile is taken as one, as on the router's streams. The client is our own, as NATS's is and for the same reason.
 
-use super::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests};
-use super::{About, Body, Launch, resp};
+use super::resp;
 use crate::part::{Event, Report};
+use crate::peer::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests};
+use crate::peer::{About, Body, Launch};
 use crate::plan::Plan;
 use bytes::Bytes;
 use proto::v1;

@@ -3,9 +3,10 @@
 //! Requests and answers are added one by one, as XADD has it, but all that are waiting in one write; XREADGROUP and XREAD take many,
 //! and wait only if there are none. The client is our own, as NATS's is and for the same reason.
 
-use super::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests};
-use super::{About, Body, redis_lists, resp};
+use super::{lists, resp};
 use crate::part::{Event, Report};
+use crate::peer::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests};
+use crate::peer::{About, Body};
 use crate::plan::Plan;
 use bytes::Bytes;
 use proto::v1;
@@ -13,8 +14,8 @@ use std::net::SocketAddr;
 
 /// What users should know of the comparison.
 pub(crate) const ABOUT: About = About {
-    program: redis_lists::ABOUT.program,
-    install: redis_lists::ABOUT.install,
+    program: lists::ABOUT.program,
+    install: lists::ABOUT.install,
     promise: "at most once, in memory: a consumer group with NOACK; all is gone with the server, and the oldest beyond 100,000 entries",
     settings: "redis-server with its defaults but no persistence (save \"\", appendonly no); XADD MAXLEN ~ 100000 in one write, XREADGROUP \
                NOACK COUNT 1024 by workers, XREAD COUNT 1024 by controllers; a connection for each worker, two for each controller; own client",

@@ -1,7 +1,7 @@
 //! The words of Redis on the wire, as far as its clients here need them: commands out, replies in. Protocol RESP2:
 //! redis.io/docs/latest/develop/reference/protocol-spec.
 
-use super::line::{Inbox, Outbox, decimal};
+use crate::peer::line::{Inbox, Outbox, decimal};
 use anyhow::{Context, bail, ensure};
 use bytes::{Bytes, BytesMut};
 
