@@ -136,7 +136,7 @@ impl Peer {
     fn launch(self, folder: &Path, port: u16) -> anyhow::Result<Launch> {
         match self {
             Self::Nats => nats::launch(folder, port),
-            Self::RedisLists | Self::RedisStreams => redis::lists::launch(folder, port),
+            Self::RedisLists | Self::RedisStreams => redis::launch(folder, port),
             Self::Rabbitmq => rabbitmq::launch(folder, port),
             Self::Kafka | Self::KafkaTuned => kafka::launch(folder, port),
         }

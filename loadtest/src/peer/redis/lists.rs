@@ -3,38 +3,23 @@
 //! Requests and answers are pushed many with one RPUSH and taken many with one BLMPOP, which waits only if there is nothing: what has
 //! come meanwhile is taken as one, as on the router's streams. The client is our own, as NATS's is and for the same reason.
 
-use super::resp;
+use super::{INSTALL, PROGRAM, answers, requests, resp, work};
 use crate::part::{Event, Report};
 use crate::peer::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests};
-use crate::peer::{About, Body, Launch};
+use crate::peer::{About, Body};
 use crate::plan::Plan;
 use bytes::Bytes;
 use proto::v1;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
 
 /// What users should know of the comparison.
 pub(crate) const ABOUT: About = About {
-    program: "redis-server",
-    install: "apt-get install redis-server, or scripts/peers",
+    program: PROGRAM,
+    install: INSTALL,
     promise: "at most once, in memory: what a worker has taken is gone with it, and all is gone with the server",
     settings: "redis-server with its defaults but no persistence (save \"\", appendonly no); RPUSH of all that is waiting, BLMPOP COUNT 1024; \
                a connection for each worker, two for each controller; own client that writes what is waiting as one",
 };
-
-/// How the server is started.
-pub(crate) fn launch(folder: &Path, port: u16) -> anyhow::Result<Launch> {
-    let config = folder.join("redis.conf");
-    let folder = folder.display();
-    let text = format!(
-        "bind 127.0.0.1\nport {port}\nsave \"\"\nappendonly no\ndaemonize no\ndir {folder}\nunixsocketperm 700\n"
-    );
-    std::fs::write(&config, text)?;
-    let mut command = Command::new(ABOUT.program);
-    command.arg(&config);
-    Ok(Launch::of(command))
-}
 
 /// The roads of a plan's controllers.
 pub(crate) async fn controllers(
@@ -43,8 +28,7 @@ pub(crate) async fn controllers(
 ) -> anyhow::Result<Vec<(Requests<Encoding>, Answers<Popped>)>> {
     let mut roads = Vec::new();
     for number in 0..plan.controllers {
-        let (outbox, replies) = line::connect(endpoint).await?;
-        tokio::spawn(resp::discard(replies));
+        let outbox = requests(endpoint).await?;
         let popped = Popped::connect(endpoint, &answers(plan, number)).await?;
         roads.push((Requests { outbox, encode: Encoding { list: work(plan) } }, Answers(popped)));
     }
@@ -76,14 +60,6 @@ pub(crate) async fn workers(
     stop.await;
     workers.shutdown().await;
     Ok(())
-}
-
-fn work(plan: &Plan) -> Bytes {
-    format!("work-{}", plan.run).into()
-}
-
-fn answers(plan: &Plan, controller: u32) -> Bytes {
-    format!("answers-{}-{controller}", plan.run).into()
 }
 
 /// One RPUSH for each controller in a row.

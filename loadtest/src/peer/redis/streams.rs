@@ -3,7 +3,7 @@
 //! Requests and answers are added one by one, as XADD has it, but all that are waiting in one write; XREADGROUP and XREAD take many,
 //! and wait only if there are none. The client is our own, as NATS's is and for the same reason.
 
-use super::{lists, resp};
+use super::{INSTALL, PROGRAM, answers, requests, resp, work};
 use crate::part::{Event, Report};
 use crate::peer::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests};
 use crate::peer::{About, Body};
@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 
 /// What users should know of the comparison.
 pub(crate) const ABOUT: About = About {
-    program: lists::ABOUT.program,
-    install: lists::ABOUT.install,
+    program: PROGRAM,
+    install: INSTALL,
     promise: "at most once, in memory: a consumer group with NOACK; all is gone with the server, and the oldest beyond 100,000 entries",
     settings: "redis-server with its defaults but no persistence (save \"\", appendonly no); XADD MAXLEN ~ 100000 in one write, XREADGROUP \
                NOACK COUNT 1024 by workers, XREAD COUNT 1024 by controllers; a connection for each worker, two for each controller; own client",
@@ -28,8 +28,7 @@ pub(crate) async fn controllers(
 ) -> anyhow::Result<Vec<(Requests<Encoding>, Answers<Entries>)>> {
     let mut roads = Vec::new();
     for number in 0..plan.controllers {
-        let (outbox, replies) = line::connect(endpoint).await?;
-        tokio::spawn(resp::discard(replies));
+        let outbox = requests(endpoint).await?;
         let reading = Reading::Stream { name: answers(plan, number), last: Bytes::from_static(b"0-0") };
         let entries = Entries::connect(endpoint, reading).await?;
         roads.push((Requests { outbox, encode: Encoding { stream: work(plan) } }, Answers(entries)));
@@ -67,14 +66,6 @@ pub(crate) async fn workers(
     stop.await;
     workers.shutdown().await;
     Ok(())
-}
-
-fn work(plan: &Plan) -> Bytes {
-    format!("work-{}", plan.run).into()
-}
-
-fn answers(plan: &Plan, controller: u32) -> Bytes {
-    format!("answers-{}-{controller}", plan.run).into()
 }
 
 /// Most entries of a stream, about: many more than are out at a time, so that none goes unread.
