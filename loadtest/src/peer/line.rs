@@ -161,6 +161,9 @@ impl<L: Listen> Down for Answers<L> {
     }
 }
 
+/// The roads of a plan's controllers: of each its way up and its way down.
+pub(crate) type Roads<E, L> = Vec<(Requests<E>, Answers<L>)>;
+
 /// Appends a number in decimal digits.
 pub(crate) fn decimal(out: &mut Vec<u8>, mut number: usize) {
     let mut digits = [0; 20];

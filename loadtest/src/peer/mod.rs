@@ -12,7 +12,7 @@ mod nats;
 mod rabbitmq;
 mod redis;
 
-use crate::part::{Report, controller};
+use crate::part::{Event, Report, controller};
 use crate::plan::Plan;
 use bytes::Bytes;
 use proto::v1;
@@ -167,16 +167,23 @@ pub(crate) async fn workers(
     report: Report,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    match peer {
-        Peer::Nats => nats::workers(endpoint, plan, report, stop).await,
-        Peer::RedisLists => redis::lists::workers(endpoint, plan, report, stop).await,
-        Peer::RedisStreams => redis::streams::workers(endpoint, plan, report, stop).await,
-        Peer::Rabbitmq => rabbitmq::workers(endpoint, plan, report, stop).await,
+    let mut workers = match peer {
+        Peer::Nats => nats::workers(endpoint, plan).await?,
+        Peer::RedisLists => redis::lists::workers(endpoint, plan).await?,
+        Peer::RedisStreams => redis::streams::workers(endpoint, plan).await?,
+        Peer::Rabbitmq => rabbitmq::workers(endpoint, plan).await?,
+        // Its one worker also ends, with an error, when its consumer does.
         #[cfg(feature = "kafka")]
-        Peer::Kafka | Peer::KafkaTuned => kafka::clients::workers(peer.into(), endpoint, plan, report, stop).await,
+        Peer::Kafka | Peer::KafkaTuned => {
+            return kafka::clients::workers(peer.into(), endpoint, plan, report, stop).await;
+        }
         #[cfg(not(feature = "kafka"))]
         Peer::Kafka | Peer::KafkaTuned => anyhow::bail!(NO_KAFKA),
-    }
+    };
+    report(Event::Ready);
+    stop.await;
+    workers.shutdown().await;
+    Ok(())
 }
 
 #[cfg(not(feature = "kafka"))]

@@ -3,15 +3,15 @@
 //! The client is our own: the crate `async-nats` hands each message through two channels and a task, which on a machine shared
 //! with the server costs as much as the server does. Protocol: docs.nats.io/reference/reference-protocols/nats-protocol.
 
-use super::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests, decimal};
+use super::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests, Roads, decimal};
 use super::{About, Body, Launch};
-use crate::part::{Event, Report};
 use crate::plan::Plan;
 use anyhow::{Context, bail, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use proto::v1;
 use std::net::SocketAddr;
 use std::process::Command;
+use tokio::task::JoinSet;
 
 /// What users should know of the comparison.
 pub(crate) const ABOUT: About = About {
@@ -32,10 +32,7 @@ pub(crate) fn launch(folder: &std::path::Path, port: u16) -> anyhow::Result<Laun
 }
 
 /// The roads of a plan's controllers.
-pub(crate) async fn controllers(
-    endpoint: SocketAddr,
-    plan: &Plan,
-) -> anyhow::Result<Vec<(Requests<Encoding>, Answers<Messages>)>> {
+pub(crate) async fn controllers(endpoint: SocketAddr, plan: &Plan) -> anyhow::Result<Roads<Encoding, Messages>> {
     let mut roads = Vec::new();
     for number in 0..plan.controllers {
         let reply_to = format!("answers.{}.{number}", plan.run);
@@ -46,14 +43,9 @@ pub(crate) async fn controllers(
     Ok(roads)
 }
 
-/// The workers of a plan: each echoes what it gets until `stop` resolves.
-pub(crate) async fn workers(
-    endpoint: SocketAddr,
-    plan: &Plan,
-    report: Report,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
-    let mut workers = tokio::task::JoinSet::new();
+/// The workers of a plan: each echoes what it gets.
+pub(crate) async fn workers(endpoint: SocketAddr, plan: &Plan) -> anyhow::Result<JoinSet<()>> {
+    let mut workers = JoinSet::new();
     for _ in 0..plan.invokers {
         let mut messages = Messages::subscribe(endpoint, &format!("SUB {} workers 1\r\n", subject(plan))).await?;
         workers.spawn(async move {
@@ -62,10 +54,7 @@ pub(crate) async fn workers(
             }
         });
     }
-    report(Event::Ready);
-    stop.await;
-    workers.shutdown().await;
-    Ok(())
+    Ok(workers)
 }
 
 fn subject(plan: &Plan) -> String {

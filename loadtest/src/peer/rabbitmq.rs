@@ -2,9 +2,8 @@
 //!
 //! The client is our own, as NATS's is and for the same reason: it writes all messages that are waiting as one.
 
-use super::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests};
+use super::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests, Roads};
 use super::{About, Body, Launch, amqp, host, program};
-use crate::part::{Event, Report};
 use crate::plan::Plan;
 use anyhow::Context;
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use proto::v1;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tokio::task::JoinSet;
 
 /// What users should know of the comparison.
 pub(crate) const ABOUT: About = About {
@@ -65,10 +65,7 @@ pub(crate) fn version() -> String {
 }
 
 /// The roads of a plan's controllers.
-pub(crate) async fn controllers(
-    endpoint: SocketAddr,
-    plan: &Plan,
-) -> anyhow::Result<Vec<(Requests<Encoding>, Answers<Delivered>)>> {
+pub(crate) async fn controllers(endpoint: SocketAddr, plan: &Plan) -> anyhow::Result<Roads<Encoding, Delivered>> {
     let mut roads = Vec::new();
     for _ in 0..plan.controllers {
         let mut delivered = Delivered::connect(endpoint).await?;
@@ -79,14 +76,9 @@ pub(crate) async fn controllers(
     Ok(roads)
 }
 
-/// The workers of a plan: each echoes what it gets until `stop` resolves.
-pub(crate) async fn workers(
-    endpoint: SocketAddr,
-    plan: &Plan,
-    report: Report,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
-    let mut workers = tokio::task::JoinSet::new();
+/// The workers of a plan: each echoes what it gets.
+pub(crate) async fn workers(endpoint: SocketAddr, plan: &Plan) -> anyhow::Result<JoinSet<()>> {
+    let mut workers = JoinSet::new();
     for _ in 0..plan.invokers {
         let mut delivered = Delivered::connect(endpoint).await?;
         amqp::declare(&delivered.outbox, &mut delivered.inbox, &queue(plan)).await?;
@@ -99,10 +91,7 @@ pub(crate) async fn workers(
             }
         });
     }
-    report(Event::Ready);
-    stop.await;
-    workers.shutdown().await;
-    Ok(())
+    Ok(workers)
 }
 
 fn queue(plan: &Plan) -> Bytes {

@@ -4,13 +4,13 @@
 //! come meanwhile is taken as one, as on the router's streams. The client is our own, as NATS's is and for the same reason.
 
 use super::{INSTALL, PROGRAM, answers, requests, resp, work};
-use crate::part::{Event, Report};
-use crate::peer::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests};
+use crate::peer::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests, Roads};
 use crate::peer::{About, Body};
 use crate::plan::Plan;
 use bytes::Bytes;
 use proto::v1;
 use std::net::SocketAddr;
+use tokio::task::JoinSet;
 
 /// What users should know of the comparison.
 pub(crate) const ABOUT: About = About {
@@ -22,10 +22,7 @@ pub(crate) const ABOUT: About = About {
 };
 
 /// The roads of a plan's controllers.
-pub(crate) async fn controllers(
-    endpoint: SocketAddr,
-    plan: &Plan,
-) -> anyhow::Result<Vec<(Requests<Encoding>, Answers<Popped>)>> {
+pub(crate) async fn controllers(endpoint: SocketAddr, plan: &Plan) -> anyhow::Result<Roads<Encoding, Popped>> {
     let mut roads = Vec::new();
     for number in 0..plan.controllers {
         let outbox = requests(endpoint).await?;
@@ -35,14 +32,9 @@ pub(crate) async fn controllers(
     Ok(roads)
 }
 
-/// The workers of a plan: each echoes what it gets until `stop` resolves.
-pub(crate) async fn workers(
-    endpoint: SocketAddr,
-    plan: &Plan,
-    report: Report,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
-    let mut workers = tokio::task::JoinSet::new();
+/// The workers of a plan: each echoes what it gets.
+pub(crate) async fn workers(endpoint: SocketAddr, plan: &Plan) -> anyhow::Result<JoinSet<()>> {
+    let mut workers = JoinSet::new();
     for _ in 0..plan.invokers {
         let mut popped = Popped::connect(endpoint, &work(plan)).await?;
         let plan = plan.clone();
@@ -56,10 +48,7 @@ pub(crate) async fn workers(
             }
         });
     }
-    report(Event::Ready);
-    stop.await;
-    workers.shutdown().await;
-    Ok(())
+    Ok(workers)
 }
 
 /// One RPUSH for each controller in a row.

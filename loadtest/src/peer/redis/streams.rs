@@ -4,13 +4,13 @@
 //! and wait only if there are none. The client is our own, as NATS's is and for the same reason.
 
 use super::{INSTALL, PROGRAM, answers, requests, resp, work};
-use crate::part::{Event, Report};
-use crate::peer::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests};
+use crate::peer::line::{self, Answers, Encode, Inbox, Listen, Outbox, Requests, Roads};
 use crate::peer::{About, Body};
 use crate::plan::Plan;
 use bytes::Bytes;
 use proto::v1;
 use std::net::SocketAddr;
+use tokio::task::JoinSet;
 
 /// What users should know of the comparison.
 pub(crate) const ABOUT: About = About {
@@ -22,10 +22,7 @@ pub(crate) const ABOUT: About = About {
 };
 
 /// The roads of a plan's controllers.
-pub(crate) async fn controllers(
-    endpoint: SocketAddr,
-    plan: &Plan,
-) -> anyhow::Result<Vec<(Requests<Encoding>, Answers<Entries>)>> {
+pub(crate) async fn controllers(endpoint: SocketAddr, plan: &Plan) -> anyhow::Result<Roads<Encoding, Entries>> {
     let mut roads = Vec::new();
     for number in 0..plan.controllers {
         let outbox = requests(endpoint).await?;
@@ -36,18 +33,13 @@ pub(crate) async fn controllers(
     Ok(roads)
 }
 
-/// The workers of a plan: each echoes what it gets until `stop` resolves.
-pub(crate) async fn workers(
-    endpoint: SocketAddr,
-    plan: &Plan,
-    report: Report,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
+/// The workers of a plan: each echoes what it gets.
+pub(crate) async fn workers(endpoint: SocketAddr, plan: &Plan) -> anyhow::Result<JoinSet<()>> {
     let (outbox, mut inbox) = line::connect(endpoint).await?;
     let stream = work(plan);
     let create = ["XGROUP", "CREATE", std::str::from_utf8(&stream)?, "workers", "0", "MKSTREAM"];
     resp::ask(&outbox, &mut inbox, &create).await?;
-    let mut workers = tokio::task::JoinSet::new();
+    let mut workers = JoinSet::new();
     for number in 0..plan.invokers {
         let reading = Reading::Group { name: stream.clone(), consumer: format!("worker-{number}") };
         let mut entries = Entries::connect(endpoint, reading).await?;
@@ -62,10 +54,7 @@ pub(crate) async fn workers(
             }
         });
     }
-    report(Event::Ready);
-    stop.await;
-    workers.shutdown().await;
-    Ok(())
+    Ok(workers)
 }
 
 /// Most entries of a stream, about: many more than are out at a time, so that none goes unread.
