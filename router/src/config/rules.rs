@@ -1,0 +1,178 @@
+//! What every key must be, as tables. They may not look at a value: `check` does.
+
+use super::{GIB, KIB, MIB, QUEUED_OVERHEAD_BYTES, TIB, WORKERS_MAX};
+use std::ops::RangeInclusive;
+
+/// What one value must be.
+pub(super) enum Rule {
+    /// A name that is safe in a metric's label and a file's name.
+    Name,
+    /// An address to listen on that only this machine reaches.
+    Loopback,
+    /// True or false.
+    Switch,
+    /// A filter for the log.
+    Filter,
+    /// Any text.
+    Text,
+    /// One of these.
+    Choice(&'static [&'static str]),
+    /// A whole number within bounds, and why those if it is not plain.
+    Whole(RangeInclusive<u64>, &'static str),
+}
+
+/// What the value of a key must be; none if there is no such key.
+pub(super) fn rule(key: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|(known, _)| *known == key).map(|(_, rule)| rule)
+}
+
+/// Whether it is the name of a section.
+pub(super) fn is_section(key: &str) -> bool {
+    RULES.iter().any(|(known, _)| known.split_once('.').is_some_and(|(section, _)| section == key))
+}
+
+/// Every key, in the example file's order, with what its value must be. Upper bounds are those of the wire's types, of
+/// HTTP/2, or far above sense: they catch a slip of the unit.
+pub(super) const RULES: &[(&str, Rule)] = &[
+    ("router_id", Rule::Name),
+    ("listen", Rule::Loopback),
+    ("admin_listen", Rule::Loopback),
+    ("workers", Rule::Whole(0..=WORKERS_MAX as u64, "0 chooses half of the cores")),
+    ("reflection", Rule::Switch),
+    ("log", Rule::Filter),
+    ("drain_timeout_ms", Rule::Whole(0..=HOUR_MS, "")),
+    ("idle_grace_ms", Rule::Whole(1_000..=24 * HOUR_MS, "")),
+    ("controller_grace_ms", Rule::Whole(0..=600_000, "answers pile up meanwhile")),
+    ("invoker_grace_ms", Rule::Whole(0..=600_000, "callers wait meanwhile")),
+    ("overdue_grace_ms", Rule::Whole(0..=60_000, "callers wait meanwhile")),
+    ("limits.payload_bytes_max", Rule::Whole(1..=3 * MIB, "a frame must have room for it")),
+    ("limits.frame_entries_max", Rule::Whole(1..=65_536, "")),
+    ("limits.frame_bytes_max", Rule::Whole(ENVELOPE + 1..=64 * MIB, "")),
+    ("limits.time_left_ms_max", Rule::Whole(1..=u32::MAX as u64, "it travels in 32 bits")),
+    ("limits.action_queued_max", Rule::Whole(1..=100_000_000, "")),
+    ("limits.action_queued_bytes_max", Rule::Whole(1..=TIB, "")),
+    ("limits.tenant_queued_max", Rule::Whole(1..=100_000_000, "")),
+    ("limits.tenant_queued_bytes_max", Rule::Whole(1..=TIB, "")),
+    ("limits.router_queued_max", Rule::Whole(1..=100_000_000, "")),
+    ("limits.router_queued_bytes_max", Rule::Whole(1..=TIB, "")),
+    ("limits.actions_max", Rule::Whole(1..=100_000_000, "")),
+    ("limits.containers_per_stream_max", Rule::Whole(1..=1_000_000, "")),
+    ("limits.container_concurrency_max", Rule::Whole(1..=65_536, "")),
+    ("limits.connections_max", Rule::Whole(1..=1_000_000, "")),
+    ("limits.sessions_max", Rule::Whole(1..=1_000_000, "")),
+    ("limits.recent_ids", Rule::Whole(0..=100_000_000, "")),
+    ("limits.outbox_bytes_max", Rule::Whole(ENVELOPE + 1..=GIB, "")),
+    ("breaker.strikes", Rule::Whole(0..=1_000, "0 switches breakers off")),
+    ("breaker.window_ms", Rule::Whole(100..=HOUR_MS, "")),
+    ("breaker.open_first_ms", Rule::Whole(10..=HOUR_MS, "")),
+    ("breaker.open_max_ms", Rule::Whole(10..=24 * HOUR_MS, "")),
+    ("breaker.probes", Rule::Whole(1..=100, "")),
+    ("breaker.slow_after_ms", Rule::Whole(0..=24 * HOUR_MS, "0 is never")),
+    ("overflow.store", Rule::Choice(&["none", "disk", "kafka"])),
+    ("overflow.directory", Rule::Text),
+    ("overflow.lanes", Rule::Whole(1..=4_096, "")),
+    ("overflow.pending_bytes_max", Rule::Whole(64 * KIB..=GIB, "")),
+    ("overflow.refill_records", Rule::Whole(1..=65_536, "")),
+    ("overflow.refill_bytes", Rule::Whole(KIB..=64 * MIB, "")),
+    ("overflow.store_bytes_max", Rule::Whole(4 * MIB..=1024 * TIB, "")),
+    ("overflow.segment_bytes", Rule::Whole(64 * KIB..=16 * GIB, "")),
+    ("overflow.key_file", Rule::Text),
+    ("overflow.kafka_brokers", Rule::Text),
+    ("overflow.kafka_topic", Rule::Text),
+    ("overflow.kafka_settings_file", Rule::Text),
+    ("http2.keepalive_interval_ms", Rule::Whole(100..=HOUR_MS, "")),
+    ("http2.keepalive_timeout_ms", Rule::Whole(100..=600_000, "")),
+    (
+        "http2.max_concurrent_streams",
+        Rule::Whole(
+            100..=65_536,
+            "clients open up to 100 before they learn of a limit, and refused ones count as resets",
+        ),
+    ),
+    ("http2.stream_window_bytes", Rule::Whole(64 * KIB..=WINDOW_MAX, "")),
+    (
+        "http2.connection_window_bytes",
+        Rule::Whole(8 * MIB..=WINDOW_MAX, "h2 closes a connection whose unread small frames outgrow half of it"),
+    ),
+    ("http2.data_frame_bytes_max", Rule::Whole(16 * KIB..=16 * MIB - 1, "")),
+    ("http2.pending_accept_resets_max", Rule::Whole(1..=65_536, "")),
+    ("http2.local_error_resets_max", Rule::Whole(1..=65_536, "")),
+    ("http2.header_list_bytes_max", Rule::Whole(KIB..=MIB, "")),
+    ("http2.write_stall_ms", Rule::Whole(1_000..=600_000, "")),
+];
+
+/// A number that must be at least another one and some more.
+pub(super) struct AtLeast {
+    pub(super) key: &'static str,
+    pub(super) other: &'static str,
+    pub(super) more: u64,
+    pub(super) why: &'static str,
+}
+
+/// Numbers that must be in order.
+pub(super) const ORDER: &[AtLeast] = &[
+    AtLeast {
+        key: "breaker.open_max_ms",
+        other: "breaker.open_first_ms",
+        more: 0,
+        why: "it is open for longer each time",
+    },
+    AtLeast {
+        key: "limits.frame_bytes_max",
+        other: "limits.payload_bytes_max",
+        more: ENVELOPE,
+        why: "a frame carries a payload and what describes it",
+    },
+    AtLeast {
+        key: "limits.action_queued_bytes_max",
+        other: "limits.payload_bytes_max",
+        more: QUEUED_OVERHEAD_BYTES,
+        why: "an empty queue takes any payload",
+    },
+    AtLeast {
+        key: "limits.tenant_queued_max",
+        other: "limits.action_queued_max",
+        more: 0,
+        why: "a namespace holds each action's",
+    },
+    AtLeast {
+        key: "limits.tenant_queued_bytes_max",
+        other: "limits.action_queued_bytes_max",
+        more: 0,
+        why: "a namespace holds each action's",
+    },
+    AtLeast {
+        key: "limits.router_queued_max",
+        other: "limits.action_queued_max",
+        more: 0,
+        why: "the router holds each action's",
+    },
+    AtLeast {
+        key: "limits.router_queued_bytes_max",
+        other: "limits.action_queued_bytes_max",
+        more: 0,
+        why: "the router holds each action's",
+    },
+    AtLeast {
+        key: "overflow.pending_bytes_max",
+        other: "limits.payload_bytes_max",
+        more: QUEUED_OVERHEAD_BYTES,
+        why: "any payload may overflow",
+    },
+    AtLeast {
+        key: "limits.outbox_bytes_max",
+        other: "limits.frame_bytes_max",
+        more: 0,
+        why: "an empty outbox takes any frame",
+    },
+];
+
+/// Keys that a store cannot do without.
+pub(super) const NEEDED: &[(&str, &str)] =
+    &[("disk", "overflow.directory"), ("kafka", "overflow.kafka_brokers"), ("kafka", "overflow.kafka_topic")];
+
+const HOUR_MS: u64 = 3_600_000;
+/// HTTP/2's largest window.
+const WINDOW_MAX: u64 = (1 << 31) - 1;
+/// What a frame needs besides the largest payload.
+const ENVELOPE: u64 = 64 * KIB;
