@@ -165,11 +165,8 @@ impl Checker {
     fn lose(&mut self, call: Call, away: bool) {
         self.judge_silence(call);
         if away && self.calls[call as usize].mailed {
-            self.fail(
-                Invariant::I2,
-                Some(call),
-                "lost with its container's stream, though it had never left the router",
-            );
+            let what = "lost with its container's stream, though it had never left the router";
+            self.fail(Invariant::I2, Some(call), what);
         }
         let book = &mut self.calls[call as usize];
         if matches!(book.place, Place::InFlight(_)) {
@@ -189,8 +186,7 @@ impl Checker {
 
     /// Something that the breaker of its node may hold against the node, for that action.
     pub(super) fn strike_node(&mut self, container: u32) {
-        let (action, session) =
-            (self.containers[container as usize].action, self.containers[container as usize].session);
+        let ContainerBook { action, session, .. } = self.containers[container as usize];
         let strikes = &mut self.sessions[session as usize].strikes;
         match strikes.iter_mut().find(|(of, _)| *of == action) {
             Some((_, count)) => *count += 1,
@@ -198,6 +194,7 @@ impl Checker {
         }
     }
 
+    /// A breaker may hold it back.
     pub(super) fn is_struck(&self, container: u32) -> bool {
         let Some(rules) = &self.limits.breaker else { return false };
         let book = &self.containers[container as usize];

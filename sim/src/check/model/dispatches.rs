@@ -20,11 +20,8 @@ impl Checker {
     ) {
         self.note(Seen::Dispatched { call, session, number, epoch, attempt });
         let Some(at) = self.find_container(session, number) else {
-            return self.fail(
-                Invariant::I1,
-                Some(call),
-                format!("dispatched to container {number}, which is not there"),
-            );
+            let what = format!("dispatched to container {number}, which is not there");
+            return self.fail(Invariant::I1, Some(call), what);
         };
         let place = self.calls[call as usize].place;
         if self.calls[call as usize].life != self.life || !matches!(place, Place::Reading | Place::Queued) {
@@ -43,18 +40,28 @@ impl Checker {
         book.place = Place::InFlight(at);
         book.dispatched_at = now;
         book.mailed = true;
-        let (action, deadline, expected) = (book.action, book.deadline, book.attempt);
-        let bytes = book.bytes;
+        let (action, bytes) = (book.action, book.bytes);
         self.judge_container(call, at, action, epoch);
+        self.occupy(call, at, bytes);
+        self.judge_words(now, call, attempt, left_ms, intact);
+    }
+
+    /// A dispatch takes a credit, a place on its container, and room in the outbox of its stream.
+    fn occupy(&mut self, call: Call, at: u32, bytes: u64) {
         let container = &mut self.containers[at as usize];
         container.credits = container.credits.saturating_sub(1);
         container.in_flight.push(call);
         container.received = container.received.wrapping_add(1);
-        let waiting = &mut self.sessions[session as usize].waiting_bytes;
+        let waiting = &mut self.sessions[container.session as usize].waiting_bytes;
         let before = std::mem::replace(waiting, *waiting + bytes + DISPATCH_BYTES);
         if before > self.outbox_bytes_max {
             self.fail(Invariant::I4, Some(call), "dispatched to a stream whose outbox is full");
         }
+    }
+
+    /// What a dispatch says of its activation.
+    fn judge_words(&mut self, now: u64, call: Call, attempt: u32, left_ms: u32, intact: bool) {
+        let (deadline, expected) = (self.calls[call as usize].deadline, self.calls[call as usize].attempt);
         if now >= deadline {
             self.fail(Invariant::I5, Some(call), format!("dispatched {} us after its deadline", now - deadline));
         }
@@ -69,6 +76,7 @@ impl Checker {
         }
     }
 
+    /// Who it goes to.
     fn judge_container(&mut self, call: Call, at: u32, action: u16, epoch: u32) {
         let container = &self.containers[at as usize];
         let what = if container.action != action {

@@ -54,6 +54,7 @@ impl Checker {
         self.queued_bytes += bytes;
     }
 
+    /// Nothing that waits came before it.
     pub(super) fn judge_order(&mut self, now: u64, call: Call) {
         let (sequence, action) = (self.calls[call as usize].sequence, usize::from(self.calls[call as usize].action));
         let life = self.life;
@@ -78,11 +79,8 @@ impl Checker {
                     continue;
                 }
                 if queued < sequence {
-                    self.fail(
-                        Invariant::I3,
-                        Some(call),
-                        format!("dispatched before activation {first}, which came first"),
-                    );
+                    let what = format!("dispatched before activation {first}, which came first");
+                    self.fail(Invariant::I3, Some(call), what);
                 }
                 return;
             }
@@ -117,6 +115,7 @@ impl Checker {
         }
     }
 
+    /// Nobody waits who could go.
     pub(super) fn judge_stranded(&mut self, action: u16) {
         if self.actions[usize::from(action)].queued == 0 || self.all_are_blocked(action) {
             return;
@@ -157,6 +156,7 @@ impl Checker {
         false
     }
 
+    /// Something happened that may let one of its line go: it is looked at after this input.
     pub(in crate::check) fn touch(&mut self, action: u16) {
         if !std::mem::replace(&mut self.actions[usize::from(action)].dirty, true) {
             self.dirty.push(action);
