@@ -14,6 +14,7 @@ pub mod driver;
 pub mod grpc;
 pub mod insight;
 pub mod listener;
+mod lookout;
 mod metrics;
 pub mod nodes;
 pub mod outbox;

@@ -3,8 +3,9 @@
 //! One loop accepts, sets the sockets up and deals them out in turn; each worker makes [`Connection`]s of what it is
 //! dealt and serves them. What the server library leaves open is closed here: a cap on connections, errors of `accept`,
 //! and clients that connect and say nothing. This file may not know what is spoken on a connection beyond the length of
-//! its opening, and adds nothing to a byte's way but one branch.
+//! its opening, and adds nothing to a byte's way but a branch and a count.
 
+use crate::lookout;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -160,6 +161,9 @@ impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if read.is_ready() {
+            lookout::note();
+        }
         let Some(opening) = &mut self.opening else { return read };
         opening.bytes_left = opening.bytes_left.saturating_sub(buf.filled().len() - before);
         if opening.bytes_left == 0 {
@@ -181,6 +185,9 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        if written.is_ready() {
+            lookout::note();
+        }
         if written.is_pending() { self.poll_overdue(cx) } else { written }
     }
 

@@ -4,8 +4,8 @@
 use crate::config::{Config, Http2, Limits};
 use crate::grpc::{self, Door};
 use crate::listener::{self, Accepted};
+use crate::lookout;
 use std::time::Duration;
-use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -21,7 +21,7 @@ const FRAME_SLACK: usize = 1 << 20;
 /// # Errors
 /// If a thread or its runtime cannot be started.
 pub fn start_all(config: &Config, routes: &Routes) -> std::io::Result<Vec<mpsc::Sender<Accepted>>> {
-    (0..config.workers_chosen()).map(|number| start(number, &config.http2, routes.clone())).collect()
+    (0..config.workers_chosen()).map(|number| start(number, config, routes.clone())).collect()
 }
 
 /// A service of the data plane, with the limits of frames set.
@@ -30,11 +30,11 @@ pub fn with_limits(service: grpc::Routes, limits: &Limits) -> Door {
     Door::new(service, frame_bytes_max, frame_bytes_max + FRAME_SLACK)
 }
 
-fn start(number: usize, http2: &Http2, routes: Routes) -> std::io::Result<mpsc::Sender<Accepted>> {
+fn start(number: usize, config: &Config, routes: Routes) -> std::io::Result<mpsc::Sender<Accepted>> {
     let (dealt, receiver) = mpsc::channel(DEALT_MAX);
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let runtime = lookout::runtime(Duration::from_micros(config.lookout_us_max))?;
     // The end of `incoming` is the signal to stop; given any signal, the server then lets its connections finish.
-    let serving = server(http2)
+    let serving = server(&config.http2)
         .add_routes(routes)
         .serve_with_incoming_shutdown(listener::incoming(receiver), std::future::pending());
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {

@@ -38,6 +38,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("listen", Rule::Loopback),
     ("admin_listen", Rule::Loopback),
     ("workers", Rule::Whole(0..=WORKERS_MAX as u64, "0 chooses half of the cores")),
+    ("lookout_us_max", Rule::Whole(0..=10_000, "0 sleeps at once")),
     ("reflection", Rule::Switch),
     ("log", Rule::Filter),
     ("drain_timeout_ms", Rule::Whole(0..=HOUR_MS, "")),
