@@ -112,61 +112,35 @@ pub(super) struct AtLeast {
 
 /// Numbers that must be in order.
 pub(super) const ORDER: &[AtLeast] = &[
-    AtLeast {
-        key: "breaker.open_max_ms",
-        other: "breaker.open_first_ms",
-        more: 0,
-        why: "it is open for longer each time",
-    },
-    AtLeast {
-        key: "limits.frame_bytes_max",
-        other: "limits.payload_bytes_max",
-        more: ENVELOPE,
-        why: "a frame carries a payload and what describes it",
-    },
-    AtLeast {
-        key: "limits.action_queued_bytes_max",
-        other: "limits.payload_bytes_max",
-        more: QUEUED_OVERHEAD_BYTES,
-        why: "an empty queue takes any payload",
-    },
-    AtLeast {
-        key: "limits.tenant_queued_max",
-        other: "limits.action_queued_max",
-        more: 0,
-        why: "a namespace holds each action's",
-    },
-    AtLeast {
-        key: "limits.tenant_queued_bytes_max",
-        other: "limits.action_queued_bytes_max",
-        more: 0,
-        why: "a namespace holds each action's",
-    },
-    AtLeast {
-        key: "limits.router_queued_max",
-        other: "limits.action_queued_max",
-        more: 0,
-        why: "the router holds each action's",
-    },
-    AtLeast {
-        key: "limits.router_queued_bytes_max",
-        other: "limits.action_queued_bytes_max",
-        more: 0,
-        why: "the router holds each action's",
-    },
-    AtLeast {
-        key: "overflow.pending_bytes_max",
-        other: "limits.payload_bytes_max",
-        more: QUEUED_OVERHEAD_BYTES,
-        why: "any payload may overflow",
-    },
-    AtLeast {
-        key: "limits.outbox_bytes_max",
-        other: "limits.frame_bytes_max",
-        more: 0,
-        why: "an empty outbox takes any frame",
-    },
+    at_least("breaker.open_max_ms", "breaker.open_first_ms", 0, "it is open for longer each time"),
+    at_least(
+        "limits.frame_bytes_max",
+        "limits.payload_bytes_max",
+        ENVELOPE,
+        "a frame carries a payload and what describes it",
+    ),
+    at_least(
+        "limits.action_queued_bytes_max",
+        "limits.payload_bytes_max",
+        QUEUED_OVERHEAD_BYTES,
+        "an empty queue takes any payload",
+    ),
+    at_least("limits.tenant_queued_max", "limits.action_queued_max", 0, "a namespace holds each action's"),
+    at_least("limits.tenant_queued_bytes_max", "limits.action_queued_bytes_max", 0, "a namespace holds each action's"),
+    at_least("limits.router_queued_max", "limits.action_queued_max", 0, "the router holds each action's"),
+    at_least("limits.router_queued_bytes_max", "limits.action_queued_bytes_max", 0, "the router holds each action's"),
+    at_least(
+        "overflow.pending_bytes_max",
+        "limits.payload_bytes_max",
+        QUEUED_OVERHEAD_BYTES,
+        "any payload may overflow",
+    ),
+    at_least("limits.outbox_bytes_max", "limits.frame_bytes_max", 0, "an empty outbox takes any frame"),
 ];
+
+const fn at_least(key: &'static str, other: &'static str, more: u64, why: &'static str) -> AtLeast {
+    AtLeast { key, other, more, why }
+}
 
 /// Keys that a store cannot do without.
 pub(super) const NEEDED: &[(&str, &str)] =
