@@ -1,8 +1,8 @@
 //! What a user would pick instead of the router, driven by the same generator: the same round trip, the same books.
 //!
-//! A file for each peer says how its server is started, what its client does, and what a delivery is promised. A message is the
-//! activation's id and its payload, one behind the other; the answer is the same bytes. `line` is the connection that all but
-//! Kafka's clients share; `host` keeps the servers.
+//! A file or folder for each peer says how its server is started, what its client does, and what a delivery is promised. A message
+//! is the activation's id and its payload, one behind the other; the answer is the same bytes. `line` is the connection that all
+//! but Kafka's clients share; `host` keeps the servers.
 
 mod amqp;
 pub(crate) mod host;
