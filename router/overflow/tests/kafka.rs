@@ -9,50 +9,25 @@ mod support;
 
 use bytes::Bytes;
 use overflow::kafka::{Config, Kafka};
-use overflow::{AppendError, Entry, Most, Overflow, ReadError, Span, contract};
-use parking_lot::Mutex;
+use overflow::{AppendError, Entry, Most, Overflow, ReadError, Span};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaResult;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use support::broker::{Broker, eventually};
+use support::broker::{self, Broker, eventually};
 use support::cycles;
+use support::topic::{LONG, contract, open, unique};
 
 /// All cases, each with a topic of its own.
 #[test]
 fn the_contract_of_a_store() {
     with_broker(|broker| {
-        for (name, case) in contract::CASES {
-            println!("{name}");
-            let mut config = config(broker, name);
-            config.lanes = 4;
-            case(&Topic(config));
-        }
+        contract(|name| config(broker, name));
     });
-}
-
-/// Where a store lives.
-struct Topic(Config);
-
-impl contract::Place for Topic {
-    fn open(&self) -> Box<dyn Overflow> {
-        Box::new(open(&self.0))
-    }
-
-    fn open_small(&self) -> Option<Box<dyn Overflow>> {
-        let mut config = self.0.clone();
-        config.store_bytes_max = 2 << 20;
-        Some(Box::new(open(&config)))
-    }
-
-    fn record_bytes_max(&self) -> usize {
-        self.0.record_bytes_max
-    }
 }
 
 #[test]
@@ -283,20 +258,8 @@ fn a_property_that_librdkafka_does_not_know_is_named() {
     assert!(error.contains("no.such.property"), "{error}");
 }
 
-/// Runs a test with the broker, which lives as long as any test has it or waits for it.
 fn with_broker(test: impl FnOnce(&mut Broker)) {
-    static SHARED: Mutex<Weak<Mutex<Broker>>> = Mutex::new(Weak::new());
-    let shared = {
-        let mut place = SHARED.lock();
-        place.upgrade().unwrap_or_else(|| {
-            let shared = Arc::new(Mutex::new(Broker::new()));
-            *place = Arc::downgrade(&shared);
-            shared
-        })
-    };
-    let mut broker = shared.lock();
-    broker.put_right();
-    test(&mut broker);
+    broker::with_broker(Broker::new, test);
 }
 
 fn config(broker: &Broker, topic: &str) -> Config {
@@ -304,17 +267,6 @@ fn config(broker: &Broker, topic: &str) -> Config {
     config.lanes = 3;
     config.timeout = Duration::from_secs(3);
     config
-}
-
-fn unique(topic: &str) -> String {
-    format!("{topic}-{:?}", std::thread::current().id()).replace(['(', ')'], "-")
-}
-
-/// Opens it and waits until it is up.
-fn open(config: &Config) -> Kafka {
-    let store = Kafka::open(config.clone()).unwrap();
-    eventually("the store is up", LONG, || store.trouble().is_none());
-    store
 }
 
 fn entry(lane: u16, number: u16) -> Entry {
@@ -384,6 +336,4 @@ fn wait<T>(answer: impl Future<Output = KafkaResult<T>>) -> KafkaResult<T> {
     }
 }
 
-/// Long enough for anything that comes to pass at all.
-const LONG: Duration = Duration::from_secs(60);
 const ALL: Most = Most { records: usize::MAX, bytes: usize::MAX };

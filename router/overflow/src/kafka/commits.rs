@@ -3,11 +3,10 @@
 //! That thread is there because librdkafka's call has no timeout: it waits for as long as the broker that keeps the group is
 //! away, and the one without waiting never tells how it ended.
 
-use super::Quiet;
-use super::topic;
+use super::topic::{self, Asker};
 use parking_lot::{Condvar, Mutex};
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -65,7 +64,7 @@ impl Commits {
     }
 
     /// Carries them out until the end.
-    pub(super) fn run(&self, consumer: &Arc<BaseConsumer<Quiet>>, topic: &str) {
+    pub(super) fn run(&self, consumer: &Arc<Asker>, topic: &str) {
         while let Some(asked) = self.take() {
             let done = commit(consumer, topic, &asked);
             let mut desk = self.desk.lock();
@@ -98,7 +97,7 @@ impl Commits {
 }
 
 /// An error of one lane is one for all: which it was is not told.
-fn commit(consumer: &BaseConsumer<Quiet>, topic: &str, asked: &[(u64, u16, Mark)]) -> KafkaResult<()> {
+fn commit(consumer: &Asker, topic: &str, asked: &[(u64, u16, Mark)]) -> KafkaResult<()> {
     let mut list = TopicPartitionList::with_capacity(asked.len());
     for (_, lane, mark) in asked {
         let mut element = list.add_partition(topic, i32::from(*lane));

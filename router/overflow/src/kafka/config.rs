@@ -1,5 +1,6 @@
 //! What is set about the Kafka store, and what becomes of it in librdkafka. It opens no connection.
 
+use super::heard::Heard;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -151,6 +152,13 @@ impl Config {
         client
     }
 
+    /// For the client that keeps the marks and asks about the topic.
+    pub(super) fn asker(&self) -> ClientConfig {
+        let mut client = self.consumer();
+        client.set_log_level(Heard::LOG_LEVEL);
+        client
+    }
+
     /// For the clients that read lanes, and the one that keeps the marks.
     pub(super) fn consumer(&self) -> ClientConfig {
         let mut client = self.client();
@@ -189,7 +197,7 @@ impl Config {
             .set("bootstrap.servers", &self.servers)
             .set("allow.auto.create.topics", "false")
             .set("socket.timeout.ms", self.timeout.as_millis().to_string())
-            // Its log lines wait in a queue, and what they say comes back as errors too.
+            // Its log lines wait in a queue, and what they say comes back as errors too, or is heard by the one that asks.
             .set_log_level(RDKafkaLogLevel::Emerg);
         client
     }

@@ -10,6 +10,7 @@ use super::reports::Reports;
 use super::topic::{self, Trouble};
 use super::{Quiet, lanes::Lane};
 use rdkafka::admin::AdminClient;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaResult;
 use rdkafka::producer::{Producer as _, PurgeConfig};
 use rdkafka::topic_partition_list::Offset;
@@ -23,12 +24,14 @@ pub(super) struct Keeper {
     admin: Option<AdminClient<Quiet>>,
     /// Rounds in a row that found records missing.
     doubts: u32,
+    /// The reason that was logged last; empty while all is well.
+    told: String,
     trimmed: Instant,
 }
 
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, admin: None, doubts: 0, trimmed: Instant::now() }
+        Self { shared, admin: None, doubts: 0, told: String::new(), trimmed: Instant::now() }
     }
 
     /// Until the store is closed.
@@ -41,8 +44,8 @@ impl Keeper {
                 State::Starting(_) => self.start(),
                 State::Up | State::Down(_) => self.look(),
             };
-            // Only so that the events of this client do not pile up: nothing is assigned to it.
-            while self.shared.marks.poll(Duration::ZERO).is_some() {}
+            // Heard in any case, so that nothing piles up.
+            self.hear();
             self.shared.health.wait(&seen, pause);
         }
     }
@@ -59,9 +62,10 @@ impl Keeper {
     fn start(&mut self) -> Duration {
         let done = self.find().and_then(|()| self.recover());
         match done {
-            Ok(()) => self.shared.health.up(),
+            Ok(()) => self.up(),
             Err(Trouble::Missing) => self.shared.health.wait_on("the topic is not there yet"),
-            Err(Trouble::Wrong(why) | Trouble::Unreachable(why)) => self.shared.health.wait_on(&why),
+            Err(Trouble::Wrong(why)) => self.wait_on(why),
+            Err(Trouble::Unreachable(why)) => self.unreachable(&why),
         }
         AGAIN
     }
@@ -120,7 +124,7 @@ impl Keeper {
         let edges = found.and_then(|()| Ok(topic::edges(&shared.marks, &shared.config, Offset::End, self.most())?));
         match edges.and_then(|high| self.compare(&before, &high)) {
             Ok(()) => self.go_on(),
-            Err(Trouble::Unreachable(why)) => shared.health.wait_on(&why),
+            Err(Trouble::Unreachable(why)) => self.unreachable(&why),
             Err(Trouble::Missing) => return self.doubt("it is not there any more"),
             Err(Trouble::Wrong(why)) => return self.doubt(&why),
         }
@@ -145,7 +149,7 @@ impl Keeper {
         self.doubts += 1;
         let why = format!("topic {} was deleted, recreated or cut back: {what}", self.shared.config.topic);
         if self.doubts < DOUBTS {
-            self.shared.health.wait_on(&why);
+            self.wait_on(why);
         } else {
             self.shared.health.lose(&why);
         }
@@ -155,13 +159,42 @@ impl Keeper {
     fn go_on(&mut self) {
         self.doubts = 0;
         match self.renew_producer() {
-            Ok(()) => self.shared.health.up(),
-            Err(error) => self.shared.health.wait_on(&error.to_string()),
+            Ok(()) => self.up(),
+            Err(error) => self.wait_on(error.to_string()),
         }
         if self.trimmed.elapsed() >= CALM {
             self.trimmed = Instant::now();
             self.trim();
             self.shared.readers.clear(CALM);
+        }
+    }
+
+    /// Takes in what librdkafka says on the side. Nothing is assigned to this client, so no record is among it. Without patience
+    /// the first line of its log would end it, with all that waits behind.
+    fn hear(&self) {
+        while self.shared.marks.poll(HEAR).is_some() {}
+    }
+
+    fn up(&mut self) {
+        self.hear();
+        self.shared.marks.context().forget();
+        if !std::mem::take(&mut self.told).is_empty() {
+            tracing::info!(topic = self.shared.config.topic, "the Kafka store is up");
+        }
+        self.shared.health.up();
+    }
+
+    fn unreachable(&mut self, why: &str) {
+        self.hear();
+        self.wait_on(self.shared.marks.context().explain(why));
+    }
+
+    /// Tells callers and, once, the log: until the store was up for the first time nobody calls.
+    fn wait_on(&mut self, why: String) {
+        self.shared.health.wait_on(&why);
+        if self.told != why {
+            tracing::warn!(topic = self.shared.config.topic, why, "the Kafka store is not available");
+            self.told = why;
         }
     }
 
@@ -214,5 +247,7 @@ const CALM: Duration = Duration::from_secs(5);
 /// Until the next try.
 const AGAIN: Duration = Duration::from_millis(300);
 const IDLE: Duration = Duration::from_secs(60);
+/// Silence that means that there is no more to hear.
+const HEAR: Duration = Duration::from_millis(10);
 const ANSWER: Duration = Duration::from_secs(3);
 const DOUBTS: u32 = 8;

@@ -15,6 +15,7 @@ mod appender;
 mod commits;
 mod config;
 mod health;
+mod heard;
 mod keeper;
 mod lanes;
 mod marks;
@@ -28,12 +29,13 @@ use crate::{AppendError, Batch, ConsumeError, Entry, Most, Overflow, ReadError, 
 use appender::Producer;
 use commits::{Commits, Mark};
 use health::{Health, State};
+use heard::Heard;
 use keeper::Keeper;
 use lanes::Lanes;
 use parking_lot::{Mutex, RwLock};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use reader::Readers;
 use std::fmt;
@@ -41,6 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use topic::Asker;
 
 /// A store in a topic of Apache Kafka. See the module for what it promises.
 pub struct Kafka {
@@ -54,7 +57,7 @@ struct Shared {
     health: Arc<Health>,
     lanes: Lanes,
     /// Keeps the marks and asks about the topic.
-    marks: Arc<BaseConsumer<Quiet>>,
+    marks: Arc<Asker>,
     commits: Arc<Commits>,
     readers: Readers,
     /// From the first time that the topic was reached until the store is closed.
@@ -77,7 +80,7 @@ impl Kafka {
         let shared = Arc::new(Shared {
             health: Arc::new(Health::new()),
             lanes: Lanes::new(config.lanes),
-            marks: Arc::new(config.consumer().create_with_context(Quiet)?),
+            marks: Arc::new(config.asker().create_with_context(Heard::default())?),
             commits: Arc::default(),
             readers: Readers::default(),
             producer: RwLock::new(None),

@@ -2,6 +2,7 @@
 
 use super::Quiet;
 use super::config::Config;
+use super::heard::Heard;
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -15,7 +16,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// The client that is asked.
-pub(super) type Asker = BaseConsumer<Quiet>;
+pub(super) type Asker = BaseConsumer<Heard>;
 
 /// Why the topic cannot be used as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,16 +1,20 @@
 //! A real Apache Kafka broker as a process of its own, started by `scripts/kafka`, to be killed, stopped and started again.
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// One broker with its data, both gone when it is dropped.
 pub(crate) struct Broker {
     port: u16,
     data: PathBuf,
+    /// Whether clients have to log in.
+    secure: bool,
     process: Option<Process>,
 }
 
@@ -23,23 +27,48 @@ struct Process {
 impl Broker {
     /// Chooses a port and a data directory; starts nothing yet.
     pub(crate) fn new() -> Self {
+        Self::of_kind(false)
+    }
+
+    /// The same, for clients that log in only.
+    pub(crate) fn secure() -> Self {
+        Self::of_kind(true)
+    }
+
+    fn of_kind(secure: bool) -> Self {
         fetch();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let data = target().join("kafka-data").join(format!("{}-{number}", std::process::id()));
-        Self { port: free_port(), data, process: None }
+        Self { port: free_port(), data, secure, process: None }
     }
 
+    /// Where it listens: for TLS and a login, if it is secure.
     pub(crate) fn servers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where a secure one listens for a login without TLS.
+    pub(crate) fn servers_without_tls(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 2)
+    }
+
+    /// The certificate of a secure one, once it was started.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.data.join("broker.pem")
+    }
+
+    /// The settings that `scripts/kafka` writes for clients of a secure one, once it was started.
+    pub(crate) fn client_settings(&self) -> String {
+        std::fs::read_to_string(self.data.join("router.properties")).expect("a secure broker was started")
     }
 
     /// Starts it and waits until its port is open. It may need a moment more to know its topics.
     pub(crate) fn start(&mut self) {
         assert!(self.process.is_none(), "the broker runs already");
-        self.process = Some(Process::spawn(self.port, &self.data));
+        self.process = Some(Process::spawn(self.port, &self.data, self.secure));
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port).into();
-        eventually("the broker's port opens", Duration::from_secs(60), || {
+        eventually("the broker's port opens", Duration::from_secs(120), || {
             assert!(self.is_alive(), "the broker ended by itself");
             TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
         });
@@ -99,11 +128,12 @@ impl Drop for Broker {
 }
 
 impl Process {
-    fn spawn(port: u16, data: &Path) -> Self {
+    fn spawn(port: u16, data: &Path, secure: bool) -> Self {
         let broker = Command::new(script())
             .arg("serve")
             .arg(port.to_string())
             .arg(data)
+            .args(secure.then_some("--secure"))
             .env("CARGO_TARGET_DIR", target())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -128,6 +158,22 @@ impl Drop for Process {
             child.wait().expect("it is a child of this process");
         }
     }
+}
+
+/// Runs a test with the program's broker, which lives as long as any test has it or waits for it.
+pub(crate) fn with_broker(make: fn() -> Broker, test: impl FnOnce(&mut Broker)) {
+    static SHARED: Mutex<Weak<Mutex<Broker>>> = Mutex::new(Weak::new());
+    let shared = {
+        let mut place = SHARED.lock();
+        place.upgrade().unwrap_or_else(|| {
+            let shared = Arc::new(Mutex::new(make()));
+            *place = Arc::downgrade(&shared);
+            shared
+        })
+    };
+    let mut broker = shared.lock();
+    broker.put_right();
+    test(&mut broker);
 }
 
 /// Waits for something to become true, no longer than `most`.
@@ -158,10 +204,11 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// A port that is free with the one above it, and which the system gives to nobody else: below those for outgoing connections.
+/// A port that is free with the two above it, and which the system gives to nobody else: below those for outgoing connections.
 fn free_port() -> u16 {
-    let first = 20_000 + u16::try_from(std::process::id() % 5_000).expect("below 5,000") * 2;
-    let is_free =
-        |port: &u16| [*port, port + 1].iter().all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
-    (first..32_000).step_by(2).find(is_free).expect("two free ports")
+    let first = 20_000 + u16::try_from(std::process::id() % 3_000).expect("below 3,000") * 3;
+    let is_free = |port: &u16| {
+        [*port, port + 1, port + 2].iter().all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+    };
+    (first..32_000).step_by(3).find(is_free).expect("three free ports")
 }
