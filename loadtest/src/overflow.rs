@@ -23,6 +23,9 @@ pub(crate) struct OverflowArgs {
     /// The broker, for `kafka`: `scripts/kafka serve PORT DIR` starts one.
     #[arg(long, default_value = "127.0.0.1:9092")]
     brokers: String,
+    /// librdkafka's properties, for `kafka`: TLS, a login. The router's `overflow.kafka_settings_file`.
+    #[arg(long)]
+    kafka_settings_file: Option<PathBuf>,
     /// Where the store on disk lies, for `disk`: a folder that is made for each run in it and removed.
     #[arg(long, default_value = "target")]
     directory: PathBuf,
@@ -249,12 +252,13 @@ impl Meter<'_> {
         let topic = format!("overflow-{}", folder.number);
         let pairs = match store {
             Store::Disk => vec![("store", "disk".to_owned()), ("directory", folder.path.display().to_string())],
-            Store::Kafka => vec![
-                ("store", "kafka".to_owned()),
-                ("kafka_brokers", self.args.brokers.clone()),
-                ("kafka_topic", topic),
-                ("lanes", "8".to_owned()),
-            ],
+            Store::Kafka => {
+                let file = self.args.kafka_settings_file.as_ref().map(|path| path.display().to_string());
+                let file = file.map(|path| ("kafka_settings_file", path));
+                let pairs = [("store", "kafka".to_owned()), ("kafka_brokers", self.args.brokers.clone())];
+                let topic = [("kafka_topic", topic), ("lanes", "8".to_owned())];
+                pairs.into_iter().chain(topic).chain(file).collect()
+            }
         };
         pairs.into_iter().map(|(key, value)| (format!("overflow.{key}"), value)).collect()
     }
