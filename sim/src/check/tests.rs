@@ -436,6 +436,21 @@ fn more_on_the_way_or_back_than_there_may_be_breaks_i4_or_i7() {
 }
 
 #[test]
+fn one_that_may_have_expired_unheard_is_not_too_many() {
+    for (shows, good) in [(999_999, false), (1_000_000, true)] {
+        let mut checker = overflowing();
+        let both = [keep(&mut checker, 0), keep(&mut checker, 1)];
+        both.iter().for_each(|call| checker.calls[*call as usize].quiet = true);
+        checker.handing(3, both.iter().map(|call| (*call, false)).collect());
+        checker.marked(3, 2);
+        both.iter().for_each(|call| checker.refilled(*call, false, 1_000_000));
+        checker.router_shows(shows);
+        checker.overflow_settled(0);
+        assert_eq!(checker.violation().is_none(), good, "{:?}", checker.violation());
+    }
+}
+
+#[test]
 fn a_lane_that_is_not_left_breaks_i12() {
     let mut checker = overflowing();
     checker.overflow_rested(1);
