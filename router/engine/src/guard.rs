@@ -18,9 +18,10 @@
 use crate::breaker::{Breaker, Cause, State, Verdict};
 use crate::container::ContainerKey;
 use crate::id::StreamId;
-use crate::matcher::{Matcher, Turn};
+use crate::matcher::Matcher;
 use crate::tally::Count;
 use crate::time::Timestamp;
+use crate::turn::Turn;
 use crate::withheld::Because;
 
 /// A breaker that is not closed.

@@ -11,61 +11,24 @@
 //!                       └─ deadline ─▶ expired          (rejected: never enters)
 //! ```
 
-use crate::breaker::{Cause, Verdict};
-use crate::budget::Budget;
 use crate::container::{Choice, ContainerKey, Containers, Registration, Room};
 use crate::effect::{Dispatch, Effect, Entry};
 use crate::hub::Action;
 use crate::id::{ActivationId, StreamId};
-use crate::input::{Completion, Input, Push};
-use crate::lanes::Lanes;
-use crate::ledger::{Ledger, Whereabouts};
-use crate::limits::Limits;
+use crate::input::{Input, Push};
 use crate::list::{Linked, Links, List};
 use crate::mutant::{Mutant, is};
 use crate::nodes::Nodes;
-use crate::outcome::{Answer, Durability, Outcome, Reason, Refusal, Rejection, Reply, RunStatus, Stages};
+use crate::outcome::{Refusal, Rejection, Reply};
 use crate::pace::Pace;
-use crate::recent::Recent;
 use crate::slab::{Key, Slab};
 use crate::spill::Overflowing;
-use crate::sync::{AtomicU64, Ordering};
-use crate::tally::{Count, Tally};
+use crate::tally::Count;
 use crate::time::Timestamp;
-use crate::timers::{Timer, Timers};
+use crate::turn::Turn;
 use crate::wheel::Armed;
 use bytes::Bytes;
-use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// What all actions share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) limits: Limits,
-    pub(crate) ledger: Ledger,
-    pub(crate) recent: Recent,
-    /// Ids that went out of memory lately: one that comes again is a repetition, too.
-    pub(crate) stored: Recent,
-    /// Where what overflows goes.
-    pub(crate) lanes: Option<Lanes>,
-    pub(crate) budget: Budget,
-    pub(crate) timers: Timers,
-    pub(crate) seed: u64,
-    /// How often a random number was drawn.
-    pub(crate) drawn: AtomicU64,
-}
-
-/// One matcher's turn: what it decides with and where its decisions go.
-pub(crate) struct Turn<'a> {
-    pub(crate) now: Timestamp,
-    pub(crate) shared: &'a Shared,
-    /// The action whose turn it is.
-    pub(crate) action: &'a Arc<Action>,
-    pub(crate) effects: &'a mut Vec<Effect>,
-    pub(crate) tally: &'a mut Tally,
-    /// Inputs that belong to another action; handed in there once this turn is over.
-    pub(crate) elsewhere: &'a mut VecDeque<(Arc<Action>, Input)>,
-}
 
 /// Queue, containers and activations in flight of one action.
 #[derive(Debug, Default)]
@@ -75,9 +38,9 @@ pub(crate) struct Matcher {
     /// The queued ones, first in, first out.
     pub(crate) queue: List,
     pub(crate) queued: u64,
-    queued_bytes: u64,
+    pub(crate) queued_bytes: u64,
     /// Once there was a refusal.
-    pace: Option<Box<Pace>>,
+    pub(crate) pace: Option<Box<Pace>>,
     pub(crate) containers: Containers,
     /// The breakers of nodes, once there was a strike.
     pub(crate) nodes: Option<Box<Nodes>>,
@@ -261,89 +224,6 @@ impl Matcher {
         Ok(())
     }
 
-    /// Queues a new activation, in memory if there is room.
-    fn enqueue(&mut self, push: Push, turn: &mut Turn<'_>) -> Result<(), Rejection> {
-        let why = self.why_queued();
-        let bytes = push.payload.len() as u64;
-        if !self.is_out() || push.accepted || is(Mutant::OutGoesToMemory) {
-            match self.reserve(bytes, push.accepted, turn) {
-                Ok(()) => return self.queue_up(push, why, turn),
-                Err(met) => self.overflow(met, turn)?,
-            }
-        }
-        self.spill(push, turn).inspect_err(|_| {
-            // With nothing on its way it overflows no more.
-            self.tend(turn);
-        })
-    }
-
-    /// Queues a new activation, for which room is reserved.
-    fn queue_up(&mut self, push: Push, why: Count, turn: &mut Turn<'_>) -> Result<(), Rejection> {
-        let bytes = push.payload.len() as u64;
-        let place = Place::Queued { payload: compact(&push.payload), armed: None };
-        let admitted = self.admit(&push, place, turn);
-        let key = admitted.inspect_err(|_| self.release(bytes, turn))?;
-        turn.tally.count(why);
-        if is(Mutant::LastInFirstOut) {
-            self.queue.push_front(&mut self.slots, key);
-        } else {
-            self.queue.push_back(&mut self.slots, key);
-        }
-        self.block(key);
-        self.arm(key, turn);
-        Ok(())
-    }
-
-    /// Ends an activation whose time ran out on its way here. A new one is taken all the same, if only for this moment: the answer
-    /// says that it never started, and of several that push one id at once, to whatever action, one may hear how it ended.
-    fn too_late(&mut self, push: &Push, turn: &mut Turn<'_>) -> Result<(), Rejection> {
-        let key = self.admit(push, Place::Queued { payload: Bytes::new(), armed: None }, turn)?;
-        let slot = self.forget(key, turn);
-        turn.expired(slot.controller, slot.id, slot.reply, slot.accepted_at);
-        Ok(())
-    }
-
-    fn why_queued(&self) -> Count {
-        match (self.queue.is_empty(), self.containers.none_open()) {
-            (false, _) => Count::BacklogFirst,
-            (true, true) => Count::NoContainer,
-            (true, false) if self.containers.any_tripped() => Count::BreakerOpen,
-            (true, false) => Count::NoCredit,
-        }
-    }
-
-    /// Takes an activation.
-    fn admit(&mut self, push: &Push, place: Place, turn: &mut Turn<'_>) -> Result<Key, Rejection> {
-        let key = self.enter(push, place, turn)?;
-        turn.accept(push);
-        Ok(key)
-    }
-
-    /// Takes the id and gives the activation a slot.
-    pub(crate) fn enter(&mut self, push: &Push, place: Place, turn: &mut Turn<'_>) -> Result<Key, Rejection> {
-        let key = self.slots.insert(Slot {
-            id: push.id,
-            controller: push.controller,
-            reply: push.reply,
-            sequence: self.sequence,
-            attempt: push.attempt,
-            spilling: 0,
-            accepted_at: push.accepted_at,
-            deadline: push.deadline,
-            place,
-            links: Links::default(),
-        });
-        let at = Whereabouts { action: turn.action.number(), slot: key };
-        if push.accepted {
-            turn.shared.ledger.moved(push.id, at);
-        } else if let Err(rejection) = turn.shared.take_id(push.id, at) {
-            self.slots.remove(key);
-            return Err(rejection);
-        }
-        self.sequence = self.sequence.wrapping_add(1);
-        Ok(key)
-    }
-
     // Containers have room.
 
     fn credit(&mut self, key: ContainerKey, credits: u32, turn: &mut Turn<'_>) {
@@ -358,7 +238,7 @@ impl Matcher {
         self.settle(turn);
     }
 
-    fn grant(&mut self, key: ContainerKey, credits: u32, turn: &mut Turn<'_>) {
+    pub(crate) fn grant(&mut self, key: ContainerKey, credits: u32, turn: &mut Turn<'_>) {
         match self.containers.grant(key, credits) {
             Ok(granted) => turn.tally.add(Count::CreditsGranted, granted.into()),
             Err(rejection) => self.refuse(key, rejection, &[], turn),
@@ -430,193 +310,6 @@ impl Matcher {
         }
     }
 
-    // Activations end.
-
-    fn complete(&mut self, container: ContainerKey, completion: Completion, turn: &mut Turn<'_>) {
-        let Completion { id, status, result, run_us, credits, .. } = completion;
-        let Some(slot) = self.take_in_flight(container, &id, turn) else { return };
-        self.containers.completed(container);
-        let Place::InFlight { dispatched_at, answered, .. } = slot.place else { unreachable!("taken as in flight") };
-        if answered {
-            turn.tally.count(Count::Late);
-            if is(Mutant::LateFreesTwice) {
-                self.containers.free_place(container);
-            }
-        } else {
-            let verdict = match turn.shared.limits.slow_after {
-                _ if is(Mutant::BreakerBlamesContainer) && status == RunStatus::ActionFailed => {
-                    Verdict::Strike(Cause::Failed)
-                }
-                _ if status == RunStatus::PlatformFailed => Verdict::Strike(Cause::Failed),
-                Some(after) if dispatched_at + after < turn.now => Verdict::Strike(Cause::Slow),
-                _ => Verdict::Good,
-            };
-            self.answer_run(&slot, dispatched_at, (status, result, run_us), turn);
-            if verdict != Verdict::Good || self.is_guarded(container) {
-                self.judge(container, verdict, dispatched_at, turn);
-            }
-        }
-        let credits = credits + u32::from(is(Mutant::CreditTwice));
-        if credits > 0 {
-            self.grant(container, credits, turn);
-        }
-        self.settle(turn);
-    }
-
-    fn answer_run(
-        &self,
-        slot: &Slot,
-        dispatched_at: Timestamp,
-        (status, result, run_us): (RunStatus, Bytes, u32),
-        turn: &mut Turn<'_>,
-    ) {
-        let stages = Stages {
-            queue_us: dispatched_at.micros_since(slot.accepted_at),
-            dispatch_us: turn.now.micros_since(dispatched_at).saturating_sub(run_us),
-            run_us,
-        };
-        let (count, outcome) = match status {
-            RunStatus::Succeeded => (Count::Completed, Outcome::Completed(result)),
-            RunStatus::ActionFailed => (Count::ActionFailed, Outcome::ActionFailed(result)),
-            RunStatus::PlatformFailed => (Count::PlatformFailed, Outcome::PlatformFailed(result)),
-        };
-        turn.tally.count(count);
-        if is(Mutant::AnsweredTwice) {
-            turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome: outcome.clone(), stages });
-        }
-        if is(Mutant::FailureUnanswered) && status == RunStatus::ActionFailed {
-            return;
-        }
-        turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome, stages });
-    }
-
-    fn deadline_has_come(&mut self, key: Key, turn: &mut Turn<'_>) {
-        if !matches!(self.slots.get(key), Some(Slot { place: Place::Queued { .. }, .. })) {
-            return; // Dispatched or ended while the timer was on its way.
-        }
-        self.expire(key, turn);
-        self.settle(turn);
-    }
-
-    fn expire(&mut self, key: Key, turn: &mut Turn<'_>) {
-        let bytes = self.dequeue(key, turn).len() as u64;
-        if is(Mutant::BudgetLeak) {
-            turn.shared.budget.reserve_anyway(bytes);
-        }
-        let slot = self.forget(key, turn);
-        turn.expired(slot.controller, slot.id, slot.reply, slot.accepted_at);
-    }
-
-    fn take_back(&mut self, container: ContainerKey, id: ActivationId, payload: Bytes, turn: &mut Turn<'_>) {
-        let Some(at) = turn.shared.ledger.find(&id).filter(|at| self.is_in_flight(at, container, turn)) else {
-            return self.refuse_foreign(container, &id, turn);
-        };
-        self.detach(at.slot, container);
-        if !is(Mutant::ReturnKeepsPlace) {
-            self.containers.left(container);
-        }
-        let slot = &mut self.slots[at.slot];
-        if slot.is_answered() {
-            turn.tally.count(Count::Late);
-            self.forget(at.slot, turn);
-        } else {
-            turn.tally.count(Count::Returned);
-            slot.attempt = slot.attempt.saturating_add(u32::from(!is(Mutant::AttemptNotRaised)));
-            let began = slot.dispatched_at();
-            self.judge(container, Verdict::Strike(Cause::Refused), began, turn);
-            self.requeue(at.slot, payload, turn);
-        }
-        self.settle(turn);
-    }
-
-    /// Puts an activation that comes back where it was in the order of admission. It keeps its slot, and so its id.
-    pub(crate) fn requeue(&mut self, key: Key, payload: Bytes, turn: &mut Turn<'_>) {
-        self.reserve(payload.len() as u64, true, turn).expect("an accepted activation is not refused");
-        let slot = &mut self.slots[key];
-        slot.place = Place::Queued { payload: compact(&payload), armed: None };
-        let sequence = slot.sequence;
-        let mut before = None;
-        let mut next = self.queue.first();
-        // Only past others that came back: all else was admitted later.
-        while let Some(key) = next.filter(|&key| is_earlier(self.slots[key].sequence, sequence)) {
-            before = Some(key);
-            next = List::after(&self.slots, key);
-        }
-        if is(Mutant::RequeueAtEnd) {
-            self.queue.push_back(&mut self.slots, key);
-        } else {
-            self.queue.insert_after(&mut self.slots, before, key);
-        }
-        self.arm(key, turn);
-    }
-
-    // Containers go.
-
-    fn retire(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
-        if !is(Mutant::RetiredGetsWork) {
-            self.revoke(key, turn);
-        }
-        // Each time it asks: it may not have seen the answer before. Nothing that is dispatched to it comes behind.
-        self.drain(key, turn);
-        self.settle(turn);
-    }
-
-    fn gone(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
-        self.revoke(key, turn);
-        let node = self.containers.get(key).map(|container| container.stream);
-        let mut began = None;
-        while let Some(slot) = self.containers.get(key).and_then(|container| container.activations.first()) {
-            // The one dispatched last: if a probe is among them, it is that.
-            began = Some(self.slots[slot].dispatched_at()).filter(|_| !self.slots[slot].is_answered()).or(began);
-            if is(Mutant::RequeueOnGone) {
-                self.detach(slot, key);
-                self.requeue(slot, Bytes::new(), turn);
-                continue;
-            }
-            self.lose(slot, key, turn);
-        }
-        if let (Some(node), Some(began)) = (node, began) {
-            self.judge_node(node, Verdict::Strike(Cause::Failed), began, turn);
-        }
-        self.stop_watching(key, turn);
-        if self.containers.remove(key) {
-            turn.tally.count(Count::ContainersLeft);
-        }
-        self.settle(turn);
-    }
-
-    /// An activation in flight of which nothing more will be heard.
-    pub(crate) fn lose(&mut self, key: Key, on: ContainerKey, turn: &mut Turn<'_>) {
-        self.detach(key, on);
-        let slot = self.forget(key, turn);
-        let Place::InFlight { dispatched_at, answered, .. } = slot.place else { unreachable!("it was on a container") };
-        if answered {
-            return turn.tally.count(Count::LateLost);
-        }
-        turn.tally.count(Count::Lost);
-        if is(Mutant::SilentOnGone) {
-            return;
-        }
-        let queue_us = dispatched_at.micros_since(slot.accepted_at);
-        let dispatch_us = turn.now.micros_since(dispatched_at);
-        let stages = Stages { queue_us, dispatch_us, run_us: 0 };
-        turn.answer(slot.controller, slot.reply, Answer { id: slot.id, outcome: Outcome::Lost, stages });
-    }
-
-    /// Tells a container that it gets nothing more.
-    pub(crate) fn drain(&self, key: ContainerKey, turn: &mut Turn<'_>) {
-        if let Some(container) = self.containers.get(key) {
-            turn.effects.push(Effect::Write(container.stream, Entry::Drain(container.number, container.epoch)));
-        }
-    }
-
-    /// Takes a container's credits away for good. True if it had not been done before.
-    fn revoke(&mut self, key: ContainerKey, turn: &mut Turn<'_>) -> bool {
-        let revoked = self.containers.retire(key);
-        turn.tally.add(Count::CreditsRevoked, revoked.unwrap_or(0).into());
-        revoked.is_some()
-    }
-
     // A newer revision takes over.
 
     fn supersede(&mut self, newer: Arc<Action>, turn: &mut Turn<'_>) {
@@ -650,114 +343,6 @@ impl Matcher {
         }
     }
 
-    // Accounting.
-
-    /// Reserves room in the queue; an activation that was accepted before is never refused.
-    pub(crate) fn reserve(&mut self, bytes: u64, accepted: bool, turn: &Turn<'_>) -> Result<(), Rejection> {
-        let Shared { limits, budget, .. } = turn.shared;
-        let tenant = turn.action.tenant();
-        let bytes = bytes + limits.queued_overhead_bytes;
-        if accepted {
-            budget.reserve_anyway(bytes);
-            tenant.reserve_anyway(bytes);
-        } else {
-            if self.queued >= limits.action_queued_max + u64::from(is(Mutant::CountOffByOne)) {
-                return Err(self.full("action_queued_max", limits.action_queued_max, turn.now));
-            }
-            let own = if is(Mutant::BytesNotCounted) { 0 } else { bytes };
-            if self.queued_bytes + own > limits.action_queued_bytes_max {
-                return Err(self.full("action_queued_bytes_max", limits.action_queued_bytes_max, turn.now));
-            }
-            tenant.reserve(bytes, turn.now)?;
-            budget.reserve(bytes, turn.now).inspect_err(|_| tenant.take_back(bytes))?;
-        }
-        self.queued += 1;
-        self.queued_bytes += bytes;
-        Ok(())
-    }
-
-    fn release(&mut self, bytes: u64, turn: &Turn<'_>) {
-        let bytes = bytes + turn.shared.limits.queued_overhead_bytes;
-        self.queued -= 1;
-        self.queued_bytes -= bytes;
-        if let Some(pace) = &mut self.pace {
-            pace.left();
-        }
-        turn.action.tenant().release(bytes);
-        turn.shared.budget.release(bytes);
-    }
-
-    fn full(&mut self, field: &'static str, limit: u64, now: Timestamp) -> Rejection {
-        let retry_after_ms = self.pace.get_or_insert_default().retry_after_ms(self.queued, now);
-        Rejection { retry_after_ms, ..Rejection::new(Reason::QueueFull, field, limit) }
-    }
-
-    /// Arms the deadline of a queued activation.
-    pub(crate) fn arm(&mut self, key: Key, turn: &mut Turn<'_>) {
-        let mut deadline = self.slots[key].deadline;
-        if is(Mutant::TimerEarly) {
-            deadline = turn.now + turn.now.until(deadline) / 2;
-        } else if is(Mutant::TimerLate) {
-            deadline = deadline + std::time::Duration::from_millis(20);
-        }
-        let timer = Timer::Deadline(turn.action.clone(), key);
-        let (timer, sooner) = turn.shared.timers.arm(turn.action.number(), deadline, timer);
-        if let Place::Queued { armed, .. } = &mut self.slots[key].place {
-            *armed = Some(timer);
-        }
-        if sooner {
-            turn.effects.push(Effect::WakeAt(deadline));
-        }
-    }
-
-    /// Takes an activation out of the queue: its timer, its place, its bytes. Its slot stays.
-    fn dequeue(&mut self, key: Key, turn: &mut Turn<'_>) -> Bytes {
-        self.unblock(key);
-        self.queue.remove(&mut self.slots, key);
-        let Place::Queued { payload, armed } = &mut self.slots[key].place else { unreachable!("only queued ones") };
-        let (payload, armed) = (std::mem::take(payload), armed.take());
-        if let Some(armed) = armed {
-            turn.shared.timers.cancel(turn.action.number(), armed);
-        }
-        self.release(payload.len() as u64, turn);
-        payload
-    }
-
-    /// Takes an activation off its container, if that is where it is; else refuses what the container said of it.
-    fn take_in_flight(&mut self, on: ContainerKey, id: &ActivationId, turn: &mut Turn<'_>) -> Option<Slot> {
-        // Remembered as ended under the ledger's lock, before it is free: see `Shared::free_id`.
-        let ends_here = |at: &Whereabouts| {
-            let here = self.is_in_flight(at, on, turn);
-            if here {
-                turn.shared.recent.insert(id);
-            }
-            here
-        };
-        let Some(at) = turn.shared.ledger.free_if(id, ends_here) else {
-            self.refuse_foreign(on, id, turn);
-            return None;
-        };
-        self.detach(at.slot, on);
-        self.slots.remove(at.slot)
-    }
-
-    pub(crate) fn is_in_flight(&self, at: &Whereabouts, on: ContainerKey, turn: &Turn<'_>) -> bool {
-        let slot = self.slots.get(at.slot).filter(|_| at.action == turn.action.number());
-        matches!(slot, Some(Slot { place: Place::InFlight { container, .. }, .. }) if *container == on)
-    }
-
-    /// Refuses what a container said of an activation that it does not have.
-    fn refuse_foreign(&self, on: ContainerKey, id: &ActivationId, turn: &mut Turn<'_>) {
-        let elsewhere = turn.shared.ledger.find(id).is_some();
-        let reason = if elsewhere { Reason::NotDispatchedHere } else { Reason::NotInFlight };
-        self.refuse(on, Rejection::new(reason, "id", 0), &id.0, turn);
-    }
-
-    pub(crate) fn detach(&mut self, key: Key, from: ContainerKey) {
-        let container = self.containers.get_mut(from).expect("it has this in flight");
-        container.activations.remove(&mut self.slots, key);
-    }
-
     /// Frees a slot and its id.
     pub(crate) fn forget(&mut self, key: Key, turn: &Turn<'_>) -> Slot {
         let slot = self.slots.remove(key).expect("the key was just looked up");
@@ -774,84 +359,6 @@ impl Matcher {
     }
 }
 
-impl Shared {
-    /// 64 bits that nobody who does not know the seed foresees; a seed replays.
-    pub(crate) fn random(&self, now: Timestamp) -> u64 {
-        let drawn = self.drawn.fetch_add(1, Ordering::Relaxed);
-        let mixed = self.seed ^ now.as_micros().rotate_left(32) ^ drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // The last steps of splitmix64: each bit of the result depends on all bits.
-        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Takes the id of a new activation, unless it is held or ended lately.
-    pub(crate) fn take_id(&self, id: ActivationId, at: Whereabouts) -> Result<(), Rejection> {
-        if !self.ledger.take(id, at) && !is(Mutant::IdTakenTwice) {
-            return Err(id_in_flight());
-        }
-        // After it was taken: one that ends meanwhile is remembered before it is free.
-        if self.recent.contains(&id) && !is(Mutant::RecentNotAsked) {
-            self.ledger.free(&id);
-            return Err(id_ended());
-        }
-        if self.stored.contains(&id) && !is(Mutant::StoredIdFree) {
-            self.ledger.free(&id);
-            return Err(id_in_flight());
-        }
-        Ok(())
-    }
-
-    /// Why an id is not new, if it is not.
-    fn known(&self, id: &ActivationId) -> Option<Rejection> {
-        if self.ledger.find(id).is_some() {
-            return Some(id_in_flight());
-        }
-        let stored = || self.stored.contains(id).then(id_in_flight);
-        self.recent.contains(id).then(id_ended).or_else(stored)
-    }
-
-    /// Frees the id of an activation that ended. It is remembered first: in between, somebody who pushes it again would find
-    /// it neither held nor ended, and it would run a second time.
-    pub(crate) fn free_id(&self, id: &ActivationId) {
-        if !is(Mutant::LostNotRemembered) {
-            self.recent.insert(id);
-        }
-        self.ledger.free(id);
-    }
-}
-
-impl Turn<'_> {
-    fn accept(&mut self, push: &Push) {
-        if push.accepted {
-            return;
-        }
-        self.tally.count(Count::Accepted);
-        if push.reply == Reply::Accepted {
-            let outcome = Outcome::Accepted(Durability::Memory);
-            let answer = Answer { id: push.id, outcome, stages: Stages::default() };
-            self.effects.push(Effect::Write(push.controller, Entry::Answer(answer)));
-        }
-    }
-
-    pub(crate) fn reject(&mut self, controller: StreamId, id: ActivationId, rejection: Rejection) {
-        self.tally.rejected(rejection.reason);
-        self.effects.push(Effect::Write(controller, Entry::Answer(Answer::rejected(id, rejection))));
-    }
-
-    pub(crate) fn expired(&mut self, controller: StreamId, id: ActivationId, reply: Reply, accepted_at: Timestamp) {
-        self.tally.count(Count::Expired);
-        let stages = Stages { queue_us: self.now.micros_since(accepted_at), ..Stages::default() };
-        self.answer(controller, reply, Answer { id, outcome: Outcome::Expired, stages });
-    }
-
-    pub(crate) fn answer(&mut self, controller: StreamId, reply: Reply, answer: Answer) {
-        if reply == Reply::Outcome {
-            self.effects.push(Effect::Write(controller, Entry::Answer(answer)));
-        }
-    }
-}
-
 /// A payload of its own: one that waits must not keep the frame it came in alive, or more is held than is counted.
 pub(crate) fn compact(payload: &Bytes) -> Bytes {
     Bytes::copy_from_slice(payload)
@@ -862,21 +369,15 @@ pub(crate) fn is_earlier(a: u32, b: u32) -> bool {
     a != b && b.wrapping_sub(a) < 1 << 31
 }
 
-fn id_in_flight() -> Rejection {
-    Rejection::new(Reason::IdInFlight, "id", 0)
-}
-
-fn id_ended() -> Rejection {
-    Rejection::new(Reason::IdEnded, "id", 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::effect::Perform;
     use crate::hub::{Hub, Pass};
     use crate::id::ActionKey;
-    use crate::input::Rejoin;
+    use crate::input::{Completion, Rejoin};
+    use crate::limits::Limits;
+    use crate::outcome::{Outcome, RunStatus};
     use crate::tables;
     use std::time::Duration;
 

@@ -14,12 +14,13 @@ use crate::breaker::{Cause, Verdict};
 use crate::container::ContainerKey;
 use crate::effect::Effect;
 use crate::list::List;
-use crate::matcher::{Matcher, Place, Turn};
+use crate::matcher::{Matcher, Place};
 use crate::mutant::{Mutant, is};
 use crate::outcome::{Answer, Outcome, Stages};
 use crate::slab::Key;
 use crate::tally::Count;
 use crate::time::Timestamp;
+use crate::turn::Turn;
 
 impl Matcher {
     /// Sees to it that the container is looked at at that point, if not before.

@@ -11,10 +11,11 @@ use crate::container::ContainerKey;
 use crate::id::ActivationId;
 use crate::input::Rejoin;
 use crate::list::List;
-use crate::matcher::{Matcher, Turn};
+use crate::matcher::Matcher;
 use crate::mutant::{Mutant, is};
 use crate::slab::Key;
 use crate::tally::Count;
+use crate::turn::Turn;
 use bytes::Bytes;
 
 impl Matcher {

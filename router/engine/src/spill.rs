@@ -18,11 +18,12 @@ use crate::lanes::{self, Lane};
 use crate::ledger::Whereabouts;
 use crate::limits::OverflowLimits;
 use crate::list::{Links, List};
-use crate::matcher::{Matcher, Place, Shared, Slot, Turn, compact, is_earlier};
+use crate::matcher::{Matcher, Place, Slot, compact, is_earlier};
 use crate::mutant::{Mutant, is};
 use crate::outcome::{Answer, Durability, Outcome, Reason, Rejection, Reply, Stages};
 use crate::slab::Key;
 use crate::tally::Count;
+use crate::turn::{Shared, Turn};
 use bytes::Bytes;
 
 /// What an action has outside of memory.

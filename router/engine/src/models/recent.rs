@@ -5,12 +5,12 @@ use crate::budget::Budget;
 use crate::id::ActivationId;
 use crate::ledger::{Ledger, Whereabouts};
 use crate::limits::Limits;
-use crate::matcher::Shared;
 use crate::recent::Recent;
 use crate::slab::Slab;
 use crate::sync::{AtomicU64, Fault, with_fault};
 use crate::time::Timestamp;
 use crate::timers::Timers;
+use crate::turn::Shared;
 use loom::thread;
 use std::sync::Arc;
 
