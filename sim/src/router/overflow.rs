@@ -272,7 +272,13 @@ impl Router {
     /// There is something nobody tells of, as that the time of one that waits is over.
     fn look_later(&mut self, lane: u16, ctx: &mut Ctx) {
         let (first, next) = self.store.span(lane);
-        if first < next && !std::mem::replace(&mut self.flow.looking, true) {
+        if first < next {
+            self.look_once_more(ctx);
+        }
+    }
+
+    fn look_once_more(&mut self, ctx: &mut Ctx) {
+        if !std::mem::replace(&mut self.flow.looking, true) {
             let wait = ctx.plan.store.map_or(0, |plan| plan.look_us);
             self.plan_work(wait, Work::Look, ctx);
         }
@@ -298,7 +304,8 @@ impl Router {
                 self.flow.ways[usize::from(lane)].backlog.skip_to(first);
                 true
             }
-            Err(Unread::Unavailable) => false,
+            // Also for what is damaged, and so not in the span: that it can be passed over is not known before it is read.
+            Err(Unread::Unavailable) => return self.look_once_more(ctx),
         };
         if moved { self.plan_step(lane, ctx) } else { self.look_later(lane, ctx) }
     }
