@@ -327,10 +327,9 @@ impl Checker {
         let most = batch.max(1) + batch.max(1) / 2;
         // Those of an earlier life may come from another lane, too.
         let most = |hurt: bool| if hurt { most + batch.max(1) } else { most };
-        let over = self.actions.iter().position(|action| action.refilled > most(action.hurt));
-        let Some((over, most)) = over.map(|at| (at, most(self.actions[at].hurt))) else { return };
-        let surely = self.surely_refilled(over);
-        if surely > most {
+        let over = (0..).zip(&self.actions).filter(|(_, action)| action.refilled > most(action.hurt));
+        let mut surely = over.map(|(at, action)| (self.surely_refilled(at), most(action.hurt)));
+        if let Some((surely, most)) = surely.find(|(surely, most)| surely > most) {
             let what = format!("{surely} that came from the store are queued, {most} may be");
             self.fail(Invariant::I4, None, what);
         }
