@@ -254,10 +254,14 @@ impl Meter<'_> {
             Store::Disk => vec![("store", "disk".to_owned()), ("directory", folder.path.display().to_string())],
             Store::Kafka => {
                 let file = self.args.kafka_settings_file.as_ref().map(|path| path.display().to_string());
-                let file = file.map(|path| ("kafka_settings_file", path));
-                let pairs = [("store", "kafka".to_owned()), ("kafka_brokers", self.args.brokers.clone())];
-                let topic = [("kafka_topic", topic), ("lanes", "8".to_owned())];
-                pairs.into_iter().chain(topic).chain(file).collect()
+                let mut pairs = vec![
+                    ("store", "kafka".to_owned()),
+                    ("kafka_brokers", self.args.brokers.clone()),
+                    ("kafka_topic", topic),
+                    ("lanes", "8".to_owned()),
+                ];
+                pairs.extend(file.map(|path| ("kafka_settings_file", path)));
+                pairs
             }
         };
         pairs.into_iter().map(|(key, value)| (format!("overflow.{key}"), value)).collect()
