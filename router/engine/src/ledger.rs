@@ -68,7 +68,7 @@ impl Ledger {
     pub(crate) fn take(&self, id: ActivationId, at: Whereabouts) -> bool {
         let hash = self.hash(&id);
         let mut ids = self.part(hash).lock();
-        let unknown = ids.find(hash, &id).is_none();
+        let unknown = ids.place(hash, &id).is_none();
         if unknown {
             ids.add(hash, Known { id, at }, &self.hasher);
         }
@@ -78,8 +78,9 @@ impl Ledger {
     /// Notes where an id that stayed taken has come to.
     pub(crate) fn moved(&self, id: ActivationId, to: Whereabouts) {
         let hash = self.hash(&id);
-        if let Some(known) = self.part(hash).lock().find_mut(hash, &id) {
-            known.at = to;
+        let mut ids = self.part(hash).lock();
+        if let Some(place) = ids.place(hash, &id) {
+            ids.known[place].at = to;
         }
     }
 
@@ -101,7 +102,8 @@ impl Ledger {
     /// Where an id lies.
     pub(crate) fn find(&self, id: &ActivationId) -> Option<Whereabouts> {
         let hash = self.hash(id);
-        self.part(hash).lock().find(hash, id).map(|known| known.at)
+        let ids = self.part(hash).lock();
+        ids.place(hash, id).map(|place| ids.known[place].at)
     }
 
     /// Number of ids.
@@ -128,14 +130,8 @@ impl Ledger {
 }
 
 impl Ids {
-    fn find(&self, hash: u64, id: &ActivationId) -> Option<&Known> {
-        let place = self.table.find(hash, |place| self.known[*place as usize].id == *id)?;
-        Some(&self.known[*place as usize])
-    }
-
-    fn find_mut(&mut self, hash: u64, id: &ActivationId) -> Option<&mut Known> {
-        let place = self.table.find(hash, |place| self.known[*place as usize].id == *id)?;
-        Some(&mut self.known[*place as usize])
+    fn place(&self, hash: u64, id: &ActivationId) -> Option<usize> {
+        self.table.find(hash, |place| self.known[*place as usize].id == *id).map(|place| *place as usize)
     }
 
     /// `known` is not there yet.
