@@ -86,7 +86,7 @@ impl Line {
 pub enum Taken {
     /// A frame's worth of entries is in the writer's hands; these containers waited for the room that is free now.
     Entries(Vec<Awaiting>),
-    /// All that was owed is written.
+    /// All that was owed is written. The writer is woken when the stream is over.
     Finished,
     /// The stream is over.
     Over,
@@ -139,7 +139,10 @@ impl Outbox {
                 return Poll::Pending;
             }
             mailbox::Taken::Entries(awaiting) => Taken::Entries(awaiting),
-            mailbox::Taken::Finished => Taken::Finished,
+            mailbox::Taken::Finished => {
+                waiting.writer = Some(cx.waker().clone());
+                Taken::Finished
+            }
             mailbox::Taken::Over => Taken::Over,
         })
     }

@@ -27,7 +27,7 @@ pub(super) struct Frames<M> {
     ending: Ending,
     /// Taken from the outbox for the next frame.
     hands: VecDeque<Entry>,
-    /// All that was owed is written.
+    /// All that was owed is written, and the reader was told.
     finished: bool,
     /// The trailers are written.
     ended: bool,
@@ -60,9 +60,11 @@ impl<M: Response> Frames<M> {
         }
         while self.hands.is_empty() {
             match ready!(self.outbox.poll_take(&self.line, cx, &mut self.hands)) {
+                // The reader ends the session before its peer hears that the stream ended: that peer may come anew at once.
                 Taken::Finished => {
                     self.finished = true;
-                    return Poll::Ready(Err(Status::ok("")));
+                    self.line.hang_up(true);
+                    return Poll::Pending;
                 }
                 Taken::Over => return Poll::Ready(Err(self.status())),
                 Taken::Entries(awaiting) if awaiting.is_empty() => {}
@@ -76,14 +78,14 @@ impl<M: Response> Frames<M> {
     }
 
     fn status(&self) -> Status {
-        let untold = || {
-            Err(if self.outbox.is_closed() {
-                Status::resource_exhausted("outbox_bytes_max or write_stall_ms: the stream was not read")
-            } else {
-                Status::aborted("hello.session: another stream goes on with this session")
-            })
-        };
-        self.ending.get().cloned().unwrap_or_else(untold).err().unwrap_or_else(|| Status::ok(""))
+        if let Some(told) = self.ending.get() {
+            return told.clone().err().unwrap_or_else(|| Status::ok(""));
+        }
+        match (self.outbox.is_closed(), self.finished) {
+            (true, true) => Status::ok(""),
+            (true, false) => Status::resource_exhausted("outbox_bytes_max or write_stall_ms: the stream was not read"),
+            (false, _) => Status::aborted("hello.session: another stream goes on with this session"),
+        }
     }
 
     fn resume(&mut self, awaiting: Vec<Awaiting>) {

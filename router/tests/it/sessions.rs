@@ -192,6 +192,17 @@ async fn what_may_have_been_sent_elsewhere_is_refused() {
 }
 
 #[tokio::test]
+async fn who_hears_that_its_stream_ended_may_come_anew_at_once() {
+    let mut scene = Scene::start(|_| ()).await;
+    for _ in 0..200 {
+        let mut other = Controller::open(&scene.router, "other").await;
+        other.finish();
+        other.end().await.unwrap();
+    }
+    scene.round_trip().await;
+}
+
+#[tokio::test]
 async fn answers_beyond_the_bound_end_a_session_that_waits() {
     const RESULT: u32 = 16 * 1024;
     let mut scene = Scene::start(|config| {
