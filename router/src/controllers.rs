@@ -8,12 +8,11 @@ use crate::driver::{Driver, Streams};
 use crate::outbox::{Entry, Line, Outbox};
 use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActivationId, StreamId};
+use engine::numbered::Numbered;
 use engine::outcome::{Reason, Rejection};
 use engine::sessions::{Attachment, Bounds, Counts, End, Ended, Hello, Sessions, Token};
 use engine::time::Timestamp;
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -45,7 +44,7 @@ pub struct Desk {
     /// The stream whose frames count.
     pub attachment: Attachment,
     /// Actions by the numbers that this stream gave them.
-    pub actions: HashMap<u32, Arc<Action>, RandomState>,
+    pub actions: Numbered<Arc<Action>>,
     /// Those of the streams before, while the controller asks what became of its activations.
     earlier: Vec<Arc<Action>>,
 }
@@ -163,7 +162,7 @@ impl Controllers {
 
     fn open(&self, stream: StreamId) -> Arc<Controller> {
         let outbox = self.streams.open_as(stream, self.outbox_bytes_max);
-        let (attachment, actions, earlier) = (Attachment::FIRST, HashMap::default(), Vec::new());
+        let (attachment, actions, earlier) = (Attachment::FIRST, Numbered::new(), Vec::new());
         Arc::new(Controller { stream, outbox, desk: Mutex::new(Desk { attachment, actions, earlier }) })
     }
 

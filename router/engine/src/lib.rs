@@ -29,6 +29,7 @@ mod models;
 #[doc(hidden)]
 pub mod mutant;
 mod nodes;
+pub mod numbered;
 pub mod outcome;
 mod overdue;
 mod pace;

@@ -12,26 +12,17 @@
 //! ```
 
 use crate::mutant::{Mutant, is};
+use crate::numbered::{NUMBERS, Numbered};
 use crate::outcome::{Reason, Rejection};
-use foldhash::fast::FixedState;
-
-/// Numbers of containers are below this.
-pub const CONTAINER_NUMBERS: u32 = 1_000_000;
 
 /// The containers of a node. `H` is what its user holds of each.
 #[derive(Debug)]
 pub struct Roster<H> {
-    members: Members<H>,
+    members: Numbered<Member<H>>,
     /// Of the members, those that are suspended.
     suspended: usize,
     members_max: u32,
 }
-
-#[allow(
-    clippy::disallowed_types,
-    reason = "with a fixed hasher; a node that chooses numbers that collide hurts itself"
-)]
-type Members<H> = std::collections::HashMap<u32, Member<H>, FixedState>;
 
 #[derive(Debug)]
 struct Member<H> {
@@ -54,7 +45,7 @@ pub enum Admission<'a, H> {
 impl<H> Roster<H> {
     /// None yet; at most `members_max` at a time.
     pub fn new(members_max: u32) -> Self {
-        Self { members: Members::default(), suspended: 0, members_max }
+        Self { members: Numbered::new(), suspended: 0, members_max }
     }
 
     /// Containers there are, suspended ones counted.
@@ -72,9 +63,9 @@ impl<H> Roster<H> {
         self.suspended
     }
 
-    /// What is held of each container, in no order.
+    /// What is held of each container, in order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &H> {
-        self.members.values().map(|member| &member.held)
+        self.members.iter().map(|(_, member)| &member.held)
     }
 
     /// As [`iter`](Self::iter), to be changed.
@@ -87,10 +78,10 @@ impl<H> Roster<H> {
     /// # Errors
     /// [`Reason::TooManyContainers`], [`Reason::ContainerTaken`]
     pub fn check(&self, number: u32) -> Result<bool, Rejection> {
-        if number >= CONTAINER_NUMBERS {
-            return Err(Rejection::new(Reason::TooManyContainers, "container", CONTAINER_NUMBERS.into()));
+        if number >= NUMBERS {
+            return Err(Rejection::new(Reason::TooManyContainers, "container", NUMBERS.into()));
         }
-        match self.members.get(&number) {
+        match self.members.get(number) {
             None if self.members.len() < self.members_max as usize => Ok(false),
             None => Err(Rejection::new(Reason::TooManyContainers, "registers", self.members_max.into())),
             Some(member) if member.suspended => Ok(true),
@@ -112,13 +103,13 @@ impl<H> Roster<H> {
         if !self.check(number)? {
             return Ok(Admission::New);
         }
-        let member = self.members.get(&number).expect("just found");
+        let member = self.members.get(number).expect("just found");
         self.suspended -= 1;
         if member.epoch != epoch || !is_same(&member.held) {
-            let gone = self.members.remove(&number).expect("just found");
+            let gone = self.members.remove(number).expect("just found");
             return Ok(Admission::Replaces(gone.held));
         }
-        let member = self.members.get_mut(&number).expect("just found");
+        let member = self.members.get_mut(number).expect("just found");
         member.suspended = false;
         Ok(Admission::Rejoins(&member.held))
     }
@@ -134,7 +125,7 @@ impl<H> Roster<H> {
     /// # Errors
     /// [`Reason::ContainerUnknown`], [`Reason::EpochStale`]
     pub fn find(&self, number: u32, epoch: u32) -> Result<&H, Rejection> {
-        let member = self.members.get(&number).ok_or(Rejection::new(Reason::ContainerUnknown, "container", 0))?;
+        let member = self.members.get(number).ok_or(Rejection::new(Reason::ContainerUnknown, "container", 0))?;
         if member.epoch != epoch && !is(Mutant::EpochIgnored) {
             return Err(Rejection::new(Reason::EpochStale, "epoch", member.epoch.into()));
         }
@@ -143,7 +134,7 @@ impl<H> Roster<H> {
 
     /// Takes a container off; its number is free. What was held of it.
     pub fn remove(&mut self, number: u32) -> Option<H> {
-        let member = self.members.remove(&number)?;
+        let member = self.members.remove(number)?;
         self.suspended -= usize::from(member.suspended);
         Some(member.held)
     }
@@ -161,13 +152,15 @@ impl<H> Roster<H> {
             return Vec::new();
         }
         self.suspended = 0;
-        self.members.extract_if(|_, member| member.suspended).map(|(_, member)| member.held).collect()
+        let absent: Vec<u32> =
+            self.members.iter().filter(|(_, member)| member.suspended).map(|(number, _)| number).collect();
+        absent.into_iter().filter_map(|number| self.members.remove(number)).map(|member| member.held).collect()
     }
 
     /// Takes all off.
     pub fn clear(&mut self) -> Vec<H> {
         self.suspended = 0;
-        self.members.drain().map(|(_, member)| member.held).collect()
+        std::mem::take(&mut self.members).into_values().map(|member| member.held).collect()
     }
 }
 
@@ -184,8 +177,8 @@ mod tests {
     #[test]
     fn what_is_not_there_or_not_that_one_is_refused_by_name() {
         let mut roster = Roster::new(2);
-        for number in [CONTAINER_NUMBERS, u32::MAX] {
-            let told = (Reason::TooManyContainers, "container", u64::from(CONTAINER_NUMBERS));
+        for number in [NUMBERS, u32::MAX] {
+            let told = (Reason::TooManyContainers, "container", u64::from(NUMBERS));
             assert_eq!(reason(roster.admit(number, 0, |()| true)), told);
         }
         assert_eq!(roster.admit(1, 5, |()| true), Ok(Admission::New));

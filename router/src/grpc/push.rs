@@ -13,6 +13,7 @@ use engine::effect::{Effect, Entry, Perform};
 use engine::hub::Pass;
 use engine::id::{ActivationId, StreamId};
 use engine::input::{Input, Push};
+use engine::numbered::NUMBERS;
 use engine::outcome::{Answer, Reason, Refusal, Rejection};
 use engine::sessions::End;
 use engine::time::Timestamp;
@@ -76,9 +77,6 @@ struct Reader {
     pass: Pass<Driver>,
     batch: Batch,
 }
-
-/// Numbers of declared actions are below this.
-const ACTION_NUMBERS: u32 = 1_000_000;
 
 impl Reader {
     async fn run(mut self, mut inbound: In) {
@@ -155,11 +153,11 @@ impl Reader {
     }
 
     fn declare(&mut self, desk: &mut Desk, declare: v1::DeclareAction) -> Result<(), Rejection> {
-        if declare.number >= ACTION_NUMBERS {
-            return Err(Rejection::new(Reason::TooManyActions, "number", ACTION_NUMBERS.into()));
+        if declare.number >= NUMBERS {
+            return Err(Rejection::new(Reason::TooManyActions, "number", NUMBERS.into()));
         }
         // Whatever it stood for before, it does not stand for that any more.
-        desk.actions.remove(&declare.number);
+        desk.actions.remove(declare.number);
         let v1::ActionKey { namespace, action, revision } = declare.key.unwrap_or_default();
         let key = self.service.hub.limits().check_key(&namespace, &action, &revision)?;
         let action = self.service.hub.declare(&key, &mut self.pass)?;
@@ -195,7 +193,7 @@ impl Reader {
         if maybe_sent && !self.knows_this_life {
             return Err(Rejection::new(Reason::OutcomeUnknown, "maybe_sent", 0));
         }
-        let action = desk.actions.get(&number).ok_or(Rejection::new(Reason::ActionUnknown, "action", 0))?;
+        let action = desk.actions.get(number).ok_or(Rejection::new(Reason::ActionUnknown, "action", 0))?;
         let payload = payload.share(frame);
         let call = Call { id, controller: self.controller.stream, time_left_ms, payload, reply };
         let push = call.check(&self.service, self.pass.now)?;
