@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   id ─ keyed hash ─▶ part, behind a lock of its own:   table [ . 3 . 0 . . 1 2 ]     hash ─▶ place
-//!                                                        ids   [ a b c d ]             one behind the other; the last fills a gap
+//!                                                        ids   [ a b c d ]             the place freed last is taken first
 //! ```
 //!
-//! Ids lie dense and the table is small, so the ids of a frame meet in memory that is in the cache: an id of its own place in a wide
+//! Ids lie close and the table is small, so the ids of a frame meet in memory that is in the cache: an id of its own place in a wide
 //! table was waited for when it was taken and when it was freed.
 
 use crate::id::ActivationId;
@@ -13,6 +13,8 @@ use crate::slab::Key;
 use crate::sync::Mutex;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use slab::Slab;
 use std::hash::BuildHasher;
 
 /// The action and slot an activation lies in.
@@ -41,7 +43,7 @@ struct Part(Mutex<Ids>);
 struct Ids {
     /// Places in `known`, by hash of the id there.
     table: HashTable<u32>,
-    known: Vec<Known>,
+    known: Slab<Known>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,12 +69,7 @@ impl Ledger {
     /// Takes an id; false if it is taken already. Panics at 2^32 ids in a part, far beyond any limit on memory.
     pub(crate) fn take(&self, id: ActivationId, at: Whereabouts) -> bool {
         let hash = self.hash(&id);
-        let mut ids = self.part(hash).lock();
-        let unknown = ids.place(hash, &id).is_none();
-        if unknown {
-            ids.add(hash, Known { id, at }, &self.hasher);
-        }
-        unknown
+        self.part(hash).lock().add(hash, Known { id, at }, &self.hasher)
     }
 
     /// Notes where an id that stayed taken has come to.
@@ -91,7 +88,7 @@ impl Ledger {
         expected: impl FnOnce(&Whereabouts) -> bool,
     ) -> Option<Whereabouts> {
         let hash = self.hash(id);
-        self.part(hash).lock().remove_if(hash, id, expected, &self.hasher)
+        self.part(hash).lock().remove_if(hash, id, expected)
     }
 
     /// Frees an id.
@@ -134,11 +131,18 @@ impl Ids {
         self.table.find(hash, |place| self.known[*place as usize].id == *id).map(|place| *place as usize)
     }
 
-    /// `known` is not there yet.
-    fn add(&mut self, hash: u64, known: Known, hasher: &FixedState) {
-        let place = u32::try_from(self.known.len()).expect("fewer than 2^32 ids");
-        self.known.push(known);
-        self.table.insert_unique(hash, place, |place| hasher.hash_one(self.known[*place as usize].id));
+    /// False if that id is there already.
+    fn add(&mut self, hash: u64, new: Known, hasher: &FixedState) -> bool {
+        let Self { table, known } = self;
+        let id_at = |place: &u32| known[*place as usize].id;
+        let Entry::Vacant(vacant) =
+            table.entry(hash, |place| id_at(place) == new.id, |place| hasher.hash_one(id_at(place)))
+        else {
+            return false;
+        };
+        vacant.insert(u32::try_from(known.vacant_key()).expect("fewer than 2^32 ids"));
+        known.insert(new);
+        true
     }
 
     fn remove_if(
@@ -146,32 +150,26 @@ impl Ids {
         hash: u64,
         id: &ActivationId,
         expected: impl FnOnce(&Whereabouts) -> bool,
-        hasher: &FixedState,
     ) -> Option<Whereabouts> {
         let found = self.table.find_entry(hash, |place| self.known[*place as usize].id == *id).ok()?;
-        let place = *found.get();
-        if !expected(&self.known[place as usize].at) {
+        let place = *found.get() as usize;
+        if !expected(&self.known[place].at) {
             return None;
         }
         found.remove();
-        Some(self.close_gap(place, hasher))
-    }
-
-    /// Takes out what lies at `place`, which is not in the table any more, and puts the last one there.
-    fn close_gap(&mut self, place: u32, hasher: &FixedState) -> Whereabouts {
-        let gone = self.known.swap_remove(place as usize);
-        if let Some(moved) = self.known.get(place as usize) {
-            let last = u32::try_from(self.known.len()).expect("fewer than 2^32 ids");
-            let at = self.table.find_mut(hasher.hash_one(moved.id), |place| *place == last);
-            *at.expect("each place is in the table") = place;
-        }
-        gone.at
+        Some(self.known.remove(place).at)
     }
 
     fn shrink(&mut self, hasher: &FixedState) {
-        if self.known.capacity() > CAPACITY_KEPT && self.known.len() < self.known.capacity() / 64 {
-            self.known.shrink_to_fit();
-            self.table.shrink_to_fit(|place| hasher.hash_one(self.known[*place as usize].id));
+        let Self { table, known } = self;
+        if known.capacity() > CAPACITY_KEPT && known.len() < known.capacity() / 64 {
+            known.compact(|known, from, to| {
+                let place = table.find_mut(hasher.hash_one(known.id), |place| *place as usize == from);
+                *place.expect("each id is in the table") = u32::try_from(to).expect("below its place before");
+                true
+            });
+            known.shrink_to_fit();
+            table.shrink_to_fit(|place| hasher.hash_one(known[*place as usize].id));
         }
     }
 }
