@@ -141,6 +141,18 @@ impl Container {
     fn places(&self) -> u32 {
         self.concurrency - self.credits - self.in_flight
     }
+
+    /// Adds credits. A retired one's are worth nothing and are let go.
+    fn grant(&mut self, credits: u32) -> Result<u32, Rejection> {
+        if self.is_retired() {
+            return Ok(0);
+        }
+        if credits > self.places() {
+            return Err(credit_overflow(self.concurrency));
+        }
+        self.credits += credits;
+        Ok(credits)
+    }
 }
 
 /// By how many credits router and container differed.
@@ -270,24 +282,23 @@ impl Containers {
     /// Adds credits. A retired container's are worth nothing and are let go.
     pub(crate) fn grant(&mut self, key: ContainerKey, credits: u32) -> Result<u32, Rejection> {
         let Some(container) = self.all.get_mut(key.0) else { return Ok(0) };
-        if container.is_retired() {
-            return Ok(0);
-        }
-        if credits > container.places() {
-            return Err(credit_overflow(container.concurrency));
-        }
-        container.credits += credits;
+        let granted = container.grant(credits);
         self.list(key);
-        Ok(credits)
+        granted
     }
 
-    /// An activation on it ended: it is warm, and the most recently used.
-    pub(crate) fn completed(&mut self, key: ContainerKey) {
-        self.unlist(key);
+    /// An activation on it ended, and that many credits came with the news: it is warm, and the most recently used. As for
+    /// [`grant`](Self::grant).
+    pub(crate) fn completed(&mut self, key: ContainerKey, credits: u32) -> Result<u32, Rejection> {
         let container = &mut self.all[key.0];
         container.in_flight -= 1;
-        container.warm = true;
-        self.list(key);
+        let granted = container.grant(credits);
+        if self.warm.first() != Some(key.0) {
+            self.unlist(key);
+            self.all[key.0].warm = true;
+            self.list(key);
+        }
+        granted
     }
 
     /// For a planted bug.
@@ -495,9 +506,10 @@ mod tests {
     #[test]
     fn every_change_of_standing_is_as_written() {
         type Event = fn(&mut Containers, ContainerKey);
-        let events: [(&str, Event); 13] = [
+        let events: [(&str, Event); 14] = [
             ("grant 1", |all, key| _ = all.grant(key, 1)),
-            ("complete", |all, key| all.completed(key)),
+            ("complete", |all, key| _ = all.completed(key, 0)),
+            ("complete, credit", |all, key| _ = all.completed(key, 1)),
             ("return", |all, key| all.left(key)),
             ("unsent", |all, key| _ = all.unsent(key)),
             ("suspend", |all, key| all.suspend(key)),

@@ -22,7 +22,7 @@ impl Matcher {
     pub(crate) fn complete(&mut self, container: ContainerKey, completion: Completion, turn: &mut Turn<'_>) {
         let Completion { id, status, result, run_us, credits, .. } = completion;
         let Some(slot) = self.take_in_flight(container, &id, turn) else { return };
-        self.containers.completed(container);
+        let granted = self.containers.completed(container, credits + u32::from(is(Mutant::CreditTwice)));
         let Place::InFlight { dispatched_at, answered, .. } = slot.place else { unreachable!("taken as in flight") };
         if answered {
             turn.tally.count(Count::Late);
@@ -43,10 +43,7 @@ impl Matcher {
                 self.judge(container, verdict, dispatched_at, turn);
             }
         }
-        let credits = credits + u32::from(is(Mutant::CreditTwice));
-        if credits > 0 {
-            self.grant(container, credits, turn);
-        }
+        self.granted(container, granted, turn);
         self.settle(turn);
     }
 

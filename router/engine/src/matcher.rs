@@ -239,7 +239,14 @@ impl Matcher {
     }
 
     pub(crate) fn grant(&mut self, key: ContainerKey, credits: u32, turn: &mut Turn<'_>) {
-        match self.containers.grant(key, credits) {
+        let granted = self.containers.grant(key, credits);
+        self.granted(key, granted, turn);
+    }
+
+    /// Counts credits that were granted, or refuses them.
+    #[inline]
+    pub(crate) fn granted(&self, key: ContainerKey, granted: Result<u32, Rejection>, turn: &mut Turn<'_>) {
+        match granted {
             Ok(granted) => turn.tally.add(Count::CreditsGranted, granted.into()),
             Err(rejection) => self.refuse(key, rejection, &[], turn),
         }
