@@ -11,10 +11,13 @@ use engine::lanes::Lane;
 use overflow::{AppendError, Entry, Overflow};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Records in one append: enough that a sync is shared by many, few enough that the first does not wait long for the last.
 const RECORDS_AT_ONCE: usize = 4096;
+/// From one append to the next, unless much waits: those that come in between share a sync. What overflows waits for containers anyway,
+/// and the cores are wanted by others.
+const REST: Duration = Duration::from_millis(5);
 /// How long a store that could not be written is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 
@@ -23,11 +26,13 @@ pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, re
     let mut pass = service.pass();
     // Only what was closed here is opened here: at the start the reader does that, once it knows what an earlier life left.
     let mut left_alone = false;
-    while let Some(spills) = handoff.take_spills(RECORDS_AT_ONCE, LEFT_ALONE) {
+    let mut rest = Instant::now();
+    while let Some(spills) = handoff.take_spills(RECORDS_AT_ONCE, rest, LEFT_ALONE) {
         if spills.is_empty() {
             left_alone = left_alone && !try_again(service, store);
             continue;
         }
+        rest = Instant::now() + REST;
         let body = |spill: &Spill| Entry { lane: spill.lane.0, body: records.write(spill) };
         let entries: Vec<Entry> = spills.iter().map(body).collect();
         let results = store.append(&entries);
