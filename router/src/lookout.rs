@@ -95,10 +95,10 @@ impl Lookout {
     }
 }
 
-/// Of 32 looks so many may miss. Where callers ask anew at once few do; where they come at random and answers take 100 us, few enough
-/// from some 4,000 a second on.
-const MISSED_MAX: u32 = 8;
-/// After so many sleeps a look is tried: at worst 200 us in 64 gaps.
+/// Of 32 looks so many may miss. Where callers ask anew at once few do. Where they come one by one and answers take 80 us, enough do up to
+/// some 6,000 a second.
+const MISSED_MAX: u32 = 4;
+/// After so many sleeps a look is tried: at worst 120 us in 64 gaps.
 const SLEPT_MAX: u32 = 63;
 
 /// A task that has nothing to do but to be woken: a runtime with a task to run looks at its sockets and does not sleep.
@@ -123,7 +123,7 @@ impl Awake {
 mod tests {
     use super::*;
 
-    const MOST: Duration = Duration::from_micros(200);
+    const MOST: Duration = Duration::from_micros(120);
 
     /// Time by hand, and how long was looked.
     struct Worker {
@@ -155,23 +155,24 @@ mod tests {
     #[test]
     fn it_looks_while_something_comes_soon() {
         let mut worker = Worker::new();
-        (0..1000).for_each(|n| worker.gap(20 + n % 150));
+        (0..1000).for_each(|n| worker.gap(20 + n % 90));
         assert_eq!(worker.slept, 0);
-        assert!(worker.looked > Duration::from_millis(90), "{:?}", worker.looked);
+        assert!(worker.looked > Duration::from_millis(60), "{:?}", worker.looked);
     }
 
     #[test]
     fn it_sleeps_where_little_comes_and_tries_now_and_then() {
         let mut worker = Worker::new();
         (0..6400).for_each(|_| worker.gap(5_000));
-        // Nine looks until it has learned, and then one in 64 gaps, 200 us each.
-        assert_eq!((worker.slept, worker.looked), (6400, MOST * (9 + 99)));
+        // Five looks until it has learned, and then one in 64 gaps, 120 us each.
+        assert_eq!((worker.slept, worker.looked), (6400, MOST * (5 + 99)));
     }
 
     #[test]
     fn half_of_the_gaps_short_is_not_enough() {
         let mut worker = Worker::new();
-        (0..6400).for_each(|n| worker.gap(if n % 2 == 0 { 100 } else { 900 }));
+        // 5,000 a second that come one by one: to the answer, and to the next.
+        (0..6400).for_each(|n| worker.gap(if n % 2 == 0 { 75 } else { 125 }));
         assert!(worker.slept > 6200, "{}", worker.slept);
     }
 

@@ -39,7 +39,7 @@ pub struct Config {
     /// Threads that serve streams, up to 256. Default 0: see [`Config::workers_chosen`].
     pub workers: usize,
     /// Microseconds a worker with nothing to do looks for more before it sleeps, while that mostly finds something; up to
-    /// 10,000. Default 200: saves the time that waking takes, at the most for a core of each worker. 0: it sleeps at once.
+    /// 10,000. Default 120: saves the time that waking takes, at the most for a core of each worker. 0: it sleeps at once.
     pub lookout_us_max: u64,
     /// Whether gRPC reflection is answered. Default false; on where people explore with `grpcurl`.
     pub reflection: bool,
@@ -79,7 +79,7 @@ impl Default for Config {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7400),
             admin_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7401),
             workers: 0,
-            lookout_us_max: 200,
+            lookout_us_max: 120,
             reflection: false,
             log: "info".to_owned(),
             drain_timeout_ms: 30_000,
