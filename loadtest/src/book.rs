@@ -22,9 +22,10 @@ pub(crate) struct Book {
     pub(crate) counts: Counts,
     /// The most there were out at a time.
     pub(crate) out_max: u64,
-    /// Answers before this are not recorded.
+    /// Pushed within the window.
+    pub(crate) offered: u64,
+    /// Answers outside of it are not recorded.
     window: Option<(Instant, Instant)>,
-    record: Record,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,11 +66,11 @@ impl Counts {
     }
 }
 
-/// What was measured within the window.
+/// What all controllers of a process measured within the window. One for all: a hundred sets of histograms do not fit in the cache, and
+/// the generator must not become what is measured.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) answered: u64,
-    pub(crate) offered: u64,
     /// Nanoseconds.
     latency: Histogram<u64>,
     /// Nanoseconds from the deadline to the answer, of those expired.
@@ -78,28 +79,30 @@ pub(crate) struct Record {
     stages: [Histogram<u64>; 3],
 }
 
-/// Stage times are recorded for one answer of this many: the generator must not become what is measured.
+/// Stage times are recorded for one answer of this many, for the same reason.
 const STAGES_SAMPLED: u64 = 8;
 
 /// What is longer counts as an hour.
 const HOUR_NANOS: u64 = 3_600_000_000_000;
 
 impl Record {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let latency = Histogram::new_with_bounds(1, HOUR_NANOS, 3).expect("valid bounds");
         let stage = Histogram::new_with_bounds(1, HOUR_NANOS / 1000, 3).expect("valid bounds");
         let lateness = latency.clone();
-        Self { answered: 0, offered: 0, latency, lateness, stages: [stage.clone(), stage.clone(), stage] }
+        Self { answered: 0, latency, lateness, stages: [stage.clone(), stage.clone(), stage] }
     }
 
-    /// Adds another controller's record.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.answered += other.answered;
-        self.offered += other.offered;
-        self.latency.add(&other.latency).expect("alike");
-        self.lateness.add(&other.lateness).expect("alike");
-        for (sum, part) in self.stages.iter_mut().zip(&other.stages) {
-            sum.add(part).expect("alike");
+    fn note(&mut self, answer: &v1::Answer, sent: Instant, time_left: Duration, now: Instant) {
+        let nanos_since = |then| u64::try_from(now.saturating_duration_since(then).as_nanos()).unwrap_or(u64::MAX);
+        if answer.outcome() == v1::Outcome::Expired {
+            return self.lateness.saturating_record(nanos_since(sent + time_left));
+        }
+        self.answered += 1;
+        self.latency.saturating_record(nanos_since(sent));
+        if self.answered.is_multiple_of(STAGES_SAMPLED) {
+            let stages = [answer.queue_us, answer.dispatch_us, answer.run_us];
+            self.stages.iter_mut().zip(stages).for_each(|(stage, us)| stage.saturating_record(us.into()));
         }
     }
 
@@ -151,18 +154,13 @@ impl Book {
         let (mut slots, mut free) = (vec![never; at_once], vec![u32::MAX; at_once]);
         slots.clear();
         free.clear();
-        let (run, counts, record) = (rand::random(), Counts::default(), Record::new());
-        Self { controller, run, slots, free, counts, out_max: 0, window: None, record }
+        let (run, counts) = (rand::random(), Counts::default());
+        Self { controller, run, slots, free, counts, out_max: 0, offered: 0, window: None }
     }
 
     /// Records answers from `start` to `end` only.
     pub(crate) fn measure(&mut self, start: Instant, end: Instant) {
         self.window = Some((start, end));
-    }
-
-    /// What was recorded, once and for all.
-    pub(crate) fn take_record(&mut self) -> Record {
-        std::mem::replace(&mut self.record, Record::new())
     }
 
     /// Notes an activation that is sent now, or was to be, with that time left, and makes its id.
@@ -182,13 +180,13 @@ impl Book {
         self.counts.unanswered += 1;
         self.out_max = self.out_max.max(self.counts.unanswered);
         if self.window.is_some_and(|(start, end)| (start..end).contains(&sent)) {
-            self.record.offered += 1;
+            self.offered += 1;
         }
         Bytes::copy_from_slice(&id)
     }
 
-    /// Accounts for an answer. False if its activation had one before, or never was.
-    pub(crate) fn answer(&mut self, answer: &v1::Answer, now: Instant) -> bool {
+    /// Accounts for an answer, and records it within the window. False if its activation had one before, or never was.
+    pub(crate) fn answer(&mut self, answer: &v1::Answer, now: Instant, record: &mut Record) -> bool {
         let Some((sent, time_left)) = self.settle(&answer.id) else {
             self.counts.duplicates += 1;
             return false;
@@ -203,7 +201,7 @@ impl Book {
         };
         *place += 1;
         if self.window.is_some_and(|(start, end)| (start..end).contains(&now)) {
-            self.note(answer, sent, time_left, now);
+            record.note(answer, sent, time_left, now);
         }
         true
     }
@@ -222,20 +220,6 @@ impl Book {
         self.counts.unanswered -= 1;
         Some((entry.sent, entry.time_left))
     }
-
-    fn note(&mut self, answer: &v1::Answer, sent: Instant, time_left: Duration, now: Instant) {
-        let record = &mut self.record;
-        let nanos_since = |then| u64::try_from(now.saturating_duration_since(then).as_nanos()).unwrap_or(u64::MAX);
-        if answer.outcome() == v1::Outcome::Expired {
-            return record.lateness.saturating_record(nanos_since(sent + time_left));
-        }
-        record.answered += 1;
-        record.latency.saturating_record(nanos_since(sent));
-        if record.answered.is_multiple_of(STAGES_SAMPLED) {
-            let stages = [answer.queue_us, answer.dispatch_us, answer.run_us];
-            record.stages.iter_mut().zip(stages).for_each(|(stage, us)| stage.saturating_record(us.into()));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -250,33 +234,33 @@ mod tests {
 
     #[test]
     fn a_second_answer_is_a_duplicate_even_when_the_slot_is_taken_again() {
-        let (mut book, now) = (Book::new(7, 0), Instant::now());
+        let (mut book, mut record, now) = (Book::new(7, 0), Record::new(), Instant::now());
         let first = book.submit(now, MINUTE);
-        assert!(book.answer(&completed(first.clone()), now));
+        assert!(book.answer(&completed(first.clone()), now, &mut record));
         let second = book.submit(now, MINUTE);
-        assert!(!book.answer(&completed(first), now));
-        assert!(book.answer(&completed(second), now));
+        assert!(!book.answer(&completed(first), now, &mut record));
+        assert!(book.answer(&completed(second), now, &mut record));
         assert_eq!((book.counts.completed, book.counts.duplicates, book.counts.unanswered), (2, 1, 0));
     }
 
     #[test]
     fn an_answer_nobody_asked_for_is_counted_and_harmless() {
-        let (mut book, now) = (Book::new(7, 0), Instant::now());
+        let (mut book, mut record, now) = (Book::new(7, 0), Record::new(), Instant::now());
         for id in [vec![], vec![0; 16], vec![9; 40]] {
-            assert!(!book.answer(&completed(id.into()), now));
+            assert!(!book.answer(&completed(id.into()), now, &mut record));
         }
         assert_eq!(book.counts.duplicates, 3);
     }
 
     #[test]
     fn only_answers_within_the_window_are_recorded() {
-        let (mut book, start) = (Book::new(0, 0), Instant::now());
+        let (mut book, mut record, start) = (Book::new(0, 0), Record::new(), Instant::now());
         let second = Duration::from_secs(1);
         book.measure(start + second, start + 2 * second);
         for at in [start, start + second, start + 3 * second] {
             let id = book.submit(start, MINUTE);
-            book.answer(&completed(id), at);
+            book.answer(&completed(id), at, &mut record);
         }
-        assert_eq!((book.record.answered, book.counts.completed), (1, 3));
+        assert_eq!((record.answered, book.counts.completed), (1, 3));
     }
 }

@@ -37,7 +37,8 @@ pub(crate) async fn drive<U: Up, D: Down>(roads: Vec<(U, D)>, plan: &Plan, repor
         Load::Replay(replay) => Some(trace::arrivals(replay)?),
         Load::Closed { .. } | Load::Open { .. } | Load::Expiry(_) | Load::Overflow(_) => None,
     };
-    let with_desk = |(number, (up, down))| (Controller::new(up, plan, number), down);
+    let record = Arc::new(Mutex::new(Record::new()));
+    let with_desk = |(number, (up, down))| (Controller::new(up, plan, number, record.clone()), down);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..).zip(roads).map(with_desk).unzip();
     let start = Instant::now();
     let (begins, ends) = (start + plan.warm_up(), start + plan.warm_up() + plan.window());
@@ -64,7 +65,7 @@ pub(crate) async fn drive<U: Up, D: Down>(roads: Vec<(U, D)>, plan: &Plan, repor
     report(Event::WindowEnds);
     settle(&senders, PATIENCE).await;
     reading.iter().for_each(tokio::task::JoinHandle::abort);
-    report(Event::Controllers(Box::new(ControllerReport { series, ..sum(&senders, seconds) })));
+    report(Event::Controllers(Box::new(ControllerReport { series, ..sum(&senders, &record.lock(), seconds) })));
     Ok(())
 }
 
@@ -89,6 +90,8 @@ struct Step {
 struct Controller<U> {
     up: U,
     desk: Arc<Mutex<Desk>>,
+    /// All controllers' own. Locked after a desk.
+    record: Arc<Mutex<Record>>,
     plan: Arc<Plan>,
     payload: Bytes,
 }
@@ -106,7 +109,7 @@ struct Desk {
 }
 
 impl<U: Up> Controller<U> {
-    fn new(up: U, plan: &Plan, number: u32) -> Self {
+    fn new(up: U, plan: &Plan, number: u32, record: Arc<Mutex<Record>>) -> Self {
         let at_once = match &plan.load {
             Load::Closed { in_flight } => *in_flight as usize,
             Load::Expiry(expiry) => expiry.deadlines as usize,
@@ -115,7 +118,7 @@ impl<U: Up> Controller<U> {
         let desk =
             Desk { book: Book::new(number, at_once), frames: 0, to_push: 0, next_action: 0, sequences: Vec::new() };
         let payload = Orders { service_time_us: 0, sequence: 0 }.payload(plan);
-        Self { up, desk: Arc::new(Mutex::new(desk)), plan: Arc::new(plan.clone()), payload }
+        Self { up, desk: Arc::new(Mutex::new(desk)), record, plan: Arc::new(plan.clone()), payload }
     }
 
     /// Pushes the next `n` activations of a closed loop, fewer if it is at its end.
@@ -157,7 +160,8 @@ async fn read<U: Up, D: Down>(controller: Controller<U>, mut down: D) {
         let now = Instant::now();
         let desk = &mut *controller.desk.lock();
         desk.frames += 1;
-        let answered = answers.iter().filter(|answer| desk.book.answer(answer, now)).count();
+        let record = &mut *controller.record.lock();
+        let answered = answers.iter().filter(|answer| desk.book.answer(answer, now, record)).count();
         if desk.to_push > 0 {
             controller.push_next(desk, answered as u64, now);
         }
@@ -413,27 +417,22 @@ async fn settle<U: Up>(controllers: &[Controller<U>], patience: Duration) {
     }
 }
 
-fn sum<U: Up>(controllers: &[Controller<U>], seconds: f64) -> ControllerReport {
-    let mut report = ControllerReport { seconds, ..Default::default() };
-    let mut record: Option<Record> = None;
+fn sum<U: Up>(controllers: &[Controller<U>], record: &Record, seconds: f64) -> ControllerReport {
+    let mut report = ControllerReport {
+        seconds,
+        answered: record.answered,
+        latency: record.latency(),
+        lateness: record.lateness(),
+        stages: record.stages(),
+        curve: record.curve(),
+        ..Default::default()
+    };
     for controller in controllers {
-        let mut desk = controller.desk.lock();
+        let desk = controller.desk.lock();
         report.counts.add(&desk.book.counts);
         report.frames += desk.frames;
         report.in_flight_max += desk.book.out_max;
-        let own = desk.book.take_record();
-        match &mut record {
-            Some(sum) => sum.add(&own),
-            None => record = Some(own),
-        }
-    }
-    if let Some(record) = record {
-        report.offered = record.offered;
-        report.answered = record.answered;
-        report.latency = record.latency();
-        report.lateness = record.lateness();
-        report.stages = record.stages();
-        report.curve = record.curve();
+        report.offered += desk.book.offered;
     }
     report
 }
