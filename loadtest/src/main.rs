@@ -23,6 +23,7 @@ mod scaling;
 mod trace;
 mod tree;
 mod verdict;
+mod wanted;
 
 use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
@@ -30,6 +31,7 @@ use fleet::{Place, Target};
 use plan::{Load, Plan};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use wanted::Wanted;
 
 /// Measures the activation router and what it is compared with.
 #[derive(Debug, Parser)]
@@ -110,8 +112,8 @@ impl Common {
 #[derive(Debug, Args)]
 struct RunArgs {
     /// What to measure, a comma list: interleaved, repeat by repeat.
-    #[arg(long, value_delimiter = ',', default_value = "router,pipe")]
-    target: Vec<Target>,
+    #[arg(long, alias = "targets", value_delimiter = ',', default_value = "router,pipe", value_parser = Wanted::parser())]
+    target: Vec<Wanted>,
     /// Activations in flight: a closed loop.
     #[arg(long, default_value_t = 64, conflicts_with = "rate")]
     in_flight: u32,
@@ -178,7 +180,7 @@ impl RunArgs {
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Demo => demo::demo()?,
-        Command::Run(args) => args.common.measure(&args.target, &args.plan()?).map(drop)?,
+        Command::Run(args) => args.common.measure(&Wanted::targets(&args.target), &args.plan()?).map(drop)?,
         Command::Replay(args) => replay::replay(&args)?,
         Command::Compare(args) => compare::compare(&args)?,
         Command::Report(args) => report::report(&args)?,

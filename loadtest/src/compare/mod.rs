@@ -16,6 +16,7 @@ use crate::part::Orders;
 use crate::plan::{Load, Plan};
 use crate::result::{self, RunResult};
 use crate::run;
+use crate::wanted::Wanted;
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use std::time::Duration;
@@ -24,8 +25,8 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// What to measure, a comma list; without it the router, the pipe and all peers that are installed.
-    #[arg(long, value_delimiter = ',')]
-    targets: Vec<Target>,
+    #[arg(long, alias = "target", value_delimiter = ',', value_parser = Wanted::parser())]
+    targets: Vec<Wanted>,
     /// Closed loops: activations in flight, a comma list.
     #[arg(long, value_delimiter = ',', default_value = "1,64,1024,4096")]
     in_flight: Vec<u32>,
@@ -84,7 +85,7 @@ impl CompareArgs {
     /// Those that can be run; the others are named.
     fn targets(&self) -> Vec<Target> {
         let all = || Target::value_variants().iter().filter(|target| **target != Target::RouterWithoutBreakers);
-        let wanted = if self.targets.is_empty() { all().copied().collect() } else { self.targets.clone() };
+        let wanted = if self.targets.is_empty() { all().copied().collect() } else { Wanted::targets(&self.targets) };
         let (here, absent): (Vec<_>, Vec<_>) =
             wanted.into_iter().partition(|target| target.peer().is_none_or(crate::peer::Peer::is_installed));
         for peer in absent.iter().filter_map(|target| Some((target.name(), target.peer()?.about()))) {
