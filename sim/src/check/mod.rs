@@ -189,11 +189,6 @@ impl Checker {
         self.unresolved
     }
 
-    /// What became of an activation for its caller.
-    pub fn resolved_as(&self, call: Call) -> Option<Said> {
-        self.calls[call as usize].resolved
-    }
-
     /// Notes what needs no judging.
     #[inline]
     pub fn note(&mut self, seen: Seen) {
