@@ -14,6 +14,7 @@ pub(crate) fn demo() -> anyhow::Result<()> {
     println!("1. A serverless trace (generated: the skew and bursts of a real one), ten minutes in five seconds");
     let replayed = run::run(Target::Router, &trace(), 0, Place::Processes)?;
     explain(&replayed);
+    answered_once(&replayed)?;
     println!(
         "\n2. One activation at a time, then as many as the machine takes; the pipe is a bare server with no queue"
     );
@@ -22,12 +23,19 @@ pub(crate) fn demo() -> anyhow::Result<()> {
         let results = run::interleave(&[Target::Router, Target::Pipe], 1, |&target| {
             run::run(target, &plan, 0, Place::Processes)
         })?;
-        ensure!(
-            results.iter().all(|result| result.counts.unanswered + result.counts.duplicates == 0),
-            "not answered exactly once"
-        );
+        results.iter().try_for_each(answered_once)?;
     }
     println!("\nNext: `loadtest run --help`, `loadtest replay --help`, README.md");
+    Ok(())
+}
+
+fn answered_once(result: &RunResult) -> anyhow::Result<()> {
+    let Counts { unanswered, duplicates, .. } = result.counts;
+    ensure!(
+        unanswered + duplicates == 0,
+        "{}: {unanswered} unanswered, {duplicates} answered or started twice",
+        result.target
+    );
     Ok(())
 }
 

@@ -162,8 +162,13 @@ pub fn run_batch(batch: Batch, progress: impl Fn(u64, u64) + Sync) -> Summary {
 /// The seeds that always run first: seed, activations, note.
 pub fn regressions() -> impl Iterator<Item = (u64, u32, &'static str)> {
     let lines = include_str!("../regressions.txt").lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| {
+    lines.filter(|line| !line.is_empty()).map(|line| {
         let mut words = line.splitn(3, ' ');
-        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next().unwrap_or_default()))
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+        let (Some(seed), Some(activations)) = (number(), number()) else {
+            panic!("not a seed and a number of activations: {line}")
+        };
+        let activations = u32::try_from(activations).expect("a world has fewer than 2^32 activations");
+        (seed, activations, words.next().unwrap_or_default())
     })
 }

@@ -33,6 +33,8 @@ pub(super) async fn drain(run: &mut Run, cycles: usize) -> anyhow::Result<()> {
             }
             sum.add(run.close(Scenario::Drain, 2, cast, seed).await?);
         }
+        run.broken +=
+            [Ending::Lost, Ending::MaybeSent, Ending::TimedOut].map(|ending| sum.of(ending)).iter().sum::<u64>();
         if many > 0 {
             run.verdicts.push(verdict(by, many, clean, &sum));
         }

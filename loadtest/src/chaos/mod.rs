@@ -110,6 +110,12 @@ pub(crate) fn chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
     ensure!(args.seconds >= 0.5 && args.seconds <= 600.0, "--seconds must be 0.5 to 600");
     ensure!(args.cycles.is_none_or(|cycles| (1..=100_000).contains(&cycles)), "--cycles must be 1 to 100000");
     ensure!(args.rate.is_none_or(|rate| (1.0..=1e6).contains(&rate)), "--rate must be 1 to 1000000");
+    let left_out = args.only.iter().find(|scenario| scenario.cycles(args) == 0);
+    ensure!(
+        left_out.is_none(),
+        "--only {}: --short leaves it out; say --cycles",
+        left_out.map_or("", |named| named.name())
+    );
     crate::part::block_on(all(args.clone()))?
 }
 
@@ -124,6 +130,7 @@ async fn all(args: ChaosArgs) -> anyhow::Result<ExitCode> {
     for scenario in wanted {
         let cycles = scenario.cycles(&run.args);
         if cycles == 0 {
+            println!("\n== {}: left out with --short", scenario.name());
             continue;
         }
         println!("\n== {}: {cycles} cycles", scenario.name());

@@ -20,8 +20,8 @@ pub trait Place: Sync {
     /// bodies of 64 KiB, and 64 MiB in all. Whoever has it open lets go of it before the next opening.
     fn open(&self) -> Box<dyn Overflow>;
 
-    /// Opens it with a limit of some MiB to what it takes, if it knows such a limit.
-    fn open_small(&self) -> Option<Box<dyn Overflow>>;
+    /// Opens it with a limit of some MiB to what it takes.
+    fn open_small(&self) -> Box<dyn Overflow>;
 
     /// The longest body it takes, in bytes.
     fn record_bytes_max(&self) -> usize;
@@ -366,7 +366,7 @@ pub fn a_closed_store_refuses(place: &dyn Place) {
 
 /// Named, nothing of it kept, and over once there is space.
 pub fn a_full_store_refuses_until_there_is_space(place: &dyn Place) {
-    let Some(store) = place.open_small() else { return };
+    let store = place.open_small();
     let mut taken = 0u32;
     let refusal = loop {
         let body = [&taken.to_be_bytes()[..], &[7; 4000]].concat();

@@ -450,7 +450,7 @@ async fn a_frame_that_is_too_large_ends_its_call_and_no_other() {
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
     let mut controller = Controller::open(&scene.router, "large").await;
     controller.send(v1::PushRequest { activations: large(), ..Default::default() });
-    assert_ended(controller.end().await, Code::OutOfRange);
+    assert_ended(controller.end().await, Code::OutOfRange, "frame_bytes_max");
     let mut invoker = Invoker::open(&scene.router, "large").await;
     let returns = large().into_iter().map(|activation: v1::Activation| v1::Return {
         container: 0,
@@ -459,7 +459,7 @@ async fn a_frame_that_is_too_large_ends_its_call_and_no_other() {
         ..Default::default()
     });
     invoker.send(v1::PullRequest { returns: returns.collect(), ..Default::default() });
-    assert_ended(invoker.end().await, Code::OutOfRange);
+    assert_ended(invoker.end().await, Code::OutOfRange, "frame_bytes_max");
     scene.round_trip().await;
 }
 
@@ -471,16 +471,16 @@ async fn bytes_that_are_no_message_end_their_call_and_no_other() {
     for path in ["/router.v1.Router/Push", "/router.v1.Router/Pull"] {
         for frames in [vec![malformed.clone()], vec![hello.clone(), malformed.clone()]] {
             let end = within("the end of the call", raw::call(connect(&scene.router).await, path, frames)).await;
-            assert_ended(end, Code::InvalidArgument);
+            assert_ended(end, Code::InvalidArgument, "frame: not what the proto files say");
         }
     }
     scene.round_trip().await;
 }
 
-fn assert_ended(end: Result<(), Status>, code: Code) {
+fn assert_ended(end: Result<(), Status>, code: Code, words: &str) {
     let status = end.expect_err("the call ends with a status");
     assert_eq!(status.code(), code, "{status:?}");
-    assert!(!status.message().is_empty());
+    assert!(status.message().contains(words), "{status:?}");
 }
 
 // Invoke.

@@ -31,8 +31,8 @@ mod disk {
             Box::new(Disk::open(&self.config()).unwrap())
         }
 
-        fn open_small(&self) -> Option<Box<dyn Overflow>> {
-            Some(Box::new(Disk::open(&Config { store_bytes_max: 1 << 20, ..self.config() }).unwrap()))
+        fn open_small(&self) -> Box<dyn Overflow> {
+            Box::new(Disk::open(&Config { store_bytes_max: 1 << 20, ..self.config() }).unwrap())
         }
 
         fn record_bytes_max(&self) -> usize {
@@ -61,8 +61,8 @@ mod memory_store {
             Box::new(self.0.open(LIMITS))
         }
 
-        fn open_small(&self) -> Option<Box<dyn Overflow>> {
-            Some(Box::new(self.0.open(Limits { store_bytes_max: 1 << 20, ..LIMITS })))
+        fn open_small(&self) -> Box<dyn Overflow> {
+            Box::new(self.0.open(Limits { store_bytes_max: 1 << 20, ..LIMITS }))
         }
 
         fn record_bytes_max(&self) -> usize {

@@ -25,8 +25,8 @@ impl Place for Kept {
         Box::new(self.sealed(&[(1, 1)]))
     }
 
-    fn open_small(&self) -> Option<Box<dyn Overflow>> {
-        Some(Box::new(Sealed::new(self.0.open(Limits { store_bytes_max: 1 << 20, ..LIMITS }), keys(&[(1, 1)]))))
+    fn open_small(&self) -> Box<dyn Overflow> {
+        Box::new(Sealed::new(self.0.open(Limits { store_bytes_max: 1 << 20, ..LIMITS }), keys(&[(1, 1)])))
     }
 
     fn record_bytes_max(&self) -> usize {

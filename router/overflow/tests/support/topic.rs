@@ -39,9 +39,9 @@ impl contract::Place for Topic {
         Box::new(open(&self.0))
     }
 
-    fn open_small(&self) -> Option<Box<dyn Overflow>> {
+    fn open_small(&self) -> Box<dyn Overflow> {
         let config = Config { store_bytes_max: 2 << 20, ..self.0.clone() };
-        Some(Box::new(open(&config)))
+        Box::new(open(&config))
     }
 
     fn record_bytes_max(&self) -> usize {
