@@ -126,7 +126,7 @@ pub struct Stages {
 pub struct Rejection {
     /// The reason.
     pub reason: Reason,
-    /// The offending field, in the words of the proto files; empty where there is none.
+    /// The offending field in the words of the proto files, or the configuration key of the limit; empty where there is none.
     pub field: String,
     /// The bound that was met, in the unit of the field; 0 where there is none.
     pub limit: u64,

@@ -106,7 +106,7 @@ impl Lanes {
         let max = self.limits.pending_bytes_max;
         if self.pending_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > max {
             self.release(bytes);
-            return Err(unavailable("overflow_pending_bytes_max", max, PENDING_RETRY_AFTER_MS));
+            return Err(unavailable("overflow.pending_bytes_max", max, PENDING_RETRY_AFTER_MS));
         }
         Ok(())
     }
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(lanes.reserve(1).unwrap_err().field, "overflow", "closed until the store is known to work");
         lanes.set_open(true);
         lanes.reserve(60).unwrap();
-        assert_eq!(lanes.reserve(41).unwrap_err().field, "overflow_pending_bytes_max");
+        assert_eq!(lanes.reserve(41).unwrap_err().field, "overflow.pending_bytes_max");
         lanes.release(60);
         lanes.reserve(100).unwrap();
         assert_eq!(lanes.pending_bytes(), 100);
