@@ -1,10 +1,11 @@
 //! Holds the values against the rules. All faults are found, and each names its key, its bound and where the value came from.
 
-use super::rules::{AtLeast, NEEDED, ORDER, RULES, Rule, is_section, rule};
+use super::rules::{AtLeast, ORDER, RULES, Rule, is_section, rule, rule_of_store};
 use super::toml::{shown, whole};
-use super::{Config, Fault, Faults};
+use super::{Config, Fault, Faults, record_bytes_max};
 use figment::value::Value;
 use figment::{Figment, Metadata};
+use overflow::disk;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use tracing_subscriber::EnvFilter;
@@ -19,12 +20,13 @@ pub(super) fn checked(layers: &Figment, mut faults: Vec<Fault>) -> Result<Config
         bound,
         origin: origin(layers.get_metadata(value.tag())),
     };
-    let single = leaves.iter().filter_map(|(key, value)| Some(fault(key, value, breach(key, value)?)));
+    let store = store(&tree);
+    let single = leaves.iter().filter_map(|(key, value)| Some(fault(key, value, breach(store, key, value)?)));
     faults.extend(single);
     // A value that is wrong by itself is not compared with another: one cause, one fault.
     let compared: Vec<Fault> = order_breaches(&tree)
         .filter(|(keys, _)| !faults.iter().any(|known| keys.contains(&known.key.as_str())))
-        .map(|([key, _], bound)| fault(key, tree.find_ref(key).unwrap_or(&tree), bound))
+        .map(|(keys, bound)| fault(keys[0], tree.find_ref(keys[0]).unwrap_or(&tree), bound))
         .collect();
     faults.extend(compared);
     if !faults.is_empty() {
@@ -48,14 +50,28 @@ pub(super) fn leaves(prefix: &str, tree: &Value) -> Vec<(String, Value)> {
     found
 }
 
-/// What the value must be, if it is not that already.
-fn breach(key: &str, value: &Value) -> Option<String> {
+/// The chosen store; empty if that is no text.
+fn store(tree: &Value) -> &str {
+    tree.find_ref("overflow.store").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What the value must be, with that store, if it is not that already.
+fn breach(store: &str, key: &str, value: &Value) -> Option<String> {
+    if let Some(rule) = rule_of_store(store, key) {
+        return Some(format!("{} where overflow.store is {store:?}", rule_breach(rule, value)?));
+    }
     match rule(key) {
         None if is_section(key) => Some(format!("is a section, write [{key}]")),
         None => Some("there is no such key".to_owned()),
-        Some(Rule::Switch) => value.to_bool().is_none().then(|| "must be true or false".to_owned()),
-        Some(Rule::Whole(bounds, why)) => whole_breach(bounds, why, value),
-        Some(text) => match value.as_str() {
+        Some(rule) => rule_breach(rule, value),
+    }
+}
+
+fn rule_breach(rule: &Rule, value: &Value) -> Option<String> {
+    match rule {
+        Rule::Switch => value.to_bool().is_none().then(|| "must be true or false".to_owned()),
+        Rule::Whole(bounds, why) => whole_breach(bounds, why, value),
+        text => match value.as_str() {
             None => Some("must be a string".to_owned()),
             Some(value) => text_breach(text, value),
         },
@@ -82,34 +98,68 @@ fn text_breach(rule: &Rule, text: &str) -> Option<String> {
             let refused = EnvFilter::builder().parse(text).err()?;
             Some(format!("must be a log filter, like info or info,h2=warn: {refused}"))
         }
-        Rule::Choice(choices) => (!choices.contains(&text)).then(|| format!("must be one of {}", choices.join(", "))),
+        Rule::Given => text.is_empty().then(|| "must be given".to_owned()),
+        Rule::Topic => topic_breach(text),
+        Rule::Choice(choices) => choice_breach(choices, text),
         Rule::Text | Rule::Switch | Rule::Whole(..) => None,
     }
 }
 
 fn name_breach(text: &str) -> Option<String> {
-    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let fits = (1..=64).contains(&text.len()) && text.bytes().all(safe);
+    let fits = (1..=64).contains(&text.len()) && text.bytes().all(is_safe);
     (!fits).then(|| "must be 1 to 64 of A-Z a-z 0-9 . _ -".to_owned())
 }
 
-/// Pairs of keys at odds with each other, and what the first one must be.
-fn order_breaches(tree: &Value) -> impl Iterator<Item = ([&'static str; 2], String)> {
+fn topic_breach(text: &str) -> Option<String> {
+    let fits = (1..=249).contains(&text.len()) && text.bytes().all(is_safe) && text != "." && text != "..";
+    (!fits).then(|| "must be 1 to 249 of A-Z a-z 0-9 . _ -, and not \".\" or \"..\"".to_owned())
+}
+
+fn is_safe(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
+}
+
+/// The value must be one that this build has.
+fn choice_breach(choices: &[(&str, Option<&str>)], text: &str) -> Option<String> {
+    match choices.iter().find(|(choice, _)| *choice == text) {
+        Some((_, lacking)) => lacking.map(str::to_owned),
+        None => {
+            let possible = choices.iter().filter(|(_, lacking)| lacking.is_none()).map(|(choice, _)| *choice);
+            Some(format!("must be one of {}", possible.collect::<Vec<_>>().join(", ")))
+        }
+    }
+}
+
+/// Keys at odds with each other, and what the first one must be.
+fn order_breaches(tree: &Value) -> impl Iterator<Item = (Vec<&'static str>, String)> {
     let number = |key| tree.find_ref(key).and_then(whole);
     let too_small = ORDER.iter().filter_map(move |AtLeast { key, other, more, why }| {
         let least = number(other)?.saturating_add(*more);
         let more = if *more > 0 { format!(" + {more}") } else { String::new() };
-        (number(key)? < least).then(|| ([*key, *other], format!("must be at least {least}, {other}{more}: {why}")))
+        (number(key)? < least).then(|| (vec![*key, *other], format!("must be at least {least}, {other}{more}: {why}")))
     });
     let address = |key| tree.find_ref(key)?.as_str()?.parse::<SocketAddr>().ok();
     let listen = address("listen").filter(|listen| listen.port() != 0);
     let same = listen.is_some() && listen == address("admin_listen");
-    let text = |key| tree.find_ref(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let missing = NEEDED.iter().filter_map(move |(store, key)| {
-        let lacks = text("overflow.store") == *store && text(key).is_empty();
-        lacks.then(|| ([*key, "overflow.store"], format!("must be given where overflow.store is {store:?}")))
-    });
-    too_small.chain(missing).chain(same.then(|| (["admin_listen", "listen"], "must differ from listen".to_owned())))
+    let same = same.then(|| (vec!["admin_listen", "listen"], "must differ from listen".to_owned()));
+    too_small.chain(disk_breach(tree)).chain(same)
+}
+
+/// What the disk store, if it is chosen, itself says of how much it may take.
+fn disk_breach(tree: &Value) -> Option<(Vec<&'static str>, String)> {
+    if store(tree) != "disk" {
+        return None;
+    }
+    let keys = ["overflow.store_bytes_max", "overflow.lanes", "limits.payload_bytes_max"];
+    let [store_bytes_max, lanes, payload_bytes_max] = keys.map(|key| tree.find_ref(key).and_then(whole));
+    let lanes = u16::try_from(lanes?).ok()?;
+    let record_bytes_max = record_bytes_max(u32::try_from(payload_bytes_max?).ok()?);
+    let asked = disk::Config { lanes, store_bytes_max: store_bytes_max?, record_bytes_max, ..disk::Config::new("") };
+    let words = asked.check().err()?.to_string();
+    // Its check knows no other fault of values that are within their bounds.
+    let bound = words.strip_prefix("store_bytes_max: ").unwrap_or(&words);
+    let bound = format!("must be {bound}, where overflow.store is \"disk\" and overflow.lanes is {lanes}");
+    Some((keys.to_vec(), bound))
 }
 
 fn origin(metadata: Option<&Metadata>) -> String {

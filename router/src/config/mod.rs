@@ -2,7 +2,7 @@
 //!
 //! Values come from, later ones winning, the defaults, a TOML file, the environment and the command line ([`Setting`]). `rules`
 //! says what is allowed, `check` finds all that is not before any is reported ([`Faults`]), `toml` writes values down. Nothing
-//! here may open a port, and nothing may read the environment or the file after it.
+//! here may open a port or a store, and nothing may read the environment or the file after it.
 
 mod check;
 mod fault;
@@ -99,8 +99,9 @@ impl Config {
     /// The configuration from the defaults, `file` if given, then `settings` in their order, later ones winning.
     ///
     /// # Errors
-    /// Every fault found: an unreadable file, an unknown key, a value of the wrong type, out of bounds, or at odds with
-    /// another. A file that cannot be read or parsed counts as one fault; the settings are still checked.
+    /// Every fault found: an unreadable file, an unknown key, a value of the wrong type, out of bounds (those of the chosen store
+    /// too), at odds with another, or not possible in this build. A file that cannot be read or parsed counts as one fault; the
+    /// settings are still checked. Files and directories that values name are not looked at.
     pub fn load(file: Option<&Path>, settings: impl IntoIterator<Item = Setting>) -> Result<Self, Faults> {
         let mut faults = Vec::new();
         let mut layers = Figment::from(Serialized::defaults(Self::default()));
@@ -138,6 +139,14 @@ const WORKERS_MAX: usize = 256;
 
 /// What a queued activation takes up besides its payload: 230 B measured with a million of them, `loadtest bars --only backlog`.
 pub(crate) const QUEUED_OVERHEAD_BYTES: u64 = 256;
+
+/// Bytes of the longest record that overflow writes: a payload, and 4 KiB for names, numbers and the seal.
+pub(crate) fn record_bytes_max(payload_bytes_max: u32) -> usize {
+    payload_bytes_max as usize + 4096
+}
+
+/// What is said of `overflow.store = "kafka"` by a build that was made without it.
+pub(crate) const NO_KAFKA: &str = "this build has no Kafka (feature kafka)";
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

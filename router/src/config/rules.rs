@@ -1,6 +1,6 @@
 //! What every key must be, as tables. They may not look at a value: `check` does.
 
-use super::{GIB, KIB, MIB, QUEUED_OVERHEAD_BYTES, TIB, WORKERS_MAX};
+use super::{GIB, KIB, MIB, NO_KAFKA, QUEUED_OVERHEAD_BYTES, TIB, WORKERS_MAX};
 use std::ops::RangeInclusive;
 
 /// What one value must be.
@@ -15,8 +15,12 @@ pub(super) enum Rule {
     Filter,
     /// Any text.
     Text,
-    /// One of these.
-    Choice(&'static [&'static str]),
+    /// Any text but none.
+    Given,
+    /// A name that Kafka takes for a topic.
+    Topic,
+    /// One of these; with what a build says that does not have it.
+    Choice(&'static [(&'static str, Option<&'static str>)]),
     /// A whole number within bounds, and why those if it is not plain.
     Whole(RangeInclusive<u64>, &'static str),
 }
@@ -24,6 +28,11 @@ pub(super) enum Rule {
 /// What the value of a key must be; none if there is no such key.
 pub(super) fn rule(key: &str) -> Option<&'static Rule> {
     RULES.iter().find(|(known, _)| *known == key).map(|(_, rule)| rule)
+}
+
+/// What the value of a key must be where `overflow.store` is that one, if that is something else.
+pub(super) fn rule_of_store(store: &str, key: &str) -> Option<&'static Rule> {
+    OF_STORE.iter().find(|(of, known, _)| (*of, *known) == (store, key)).map(|(.., rule)| rule)
 }
 
 /// Whether it is the name of a section.
@@ -69,7 +78,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("breaker.open_max_ms", Rule::Whole(10..=24 * HOUR_MS, "")),
     ("breaker.probes", Rule::Whole(1..=100, "")),
     ("breaker.slow_after_ms", Rule::Whole(0..=24 * HOUR_MS, "0 is never")),
-    ("overflow.store", Rule::Choice(&["none", "disk", "kafka"])),
+    ("overflow.store", Rule::Choice(&[("none", None), ("disk", None), ("kafka", WITHOUT_KAFKA)])),
     ("overflow.directory", Rule::Text),
     ("overflow.lanes", Rule::Whole(1..=4_096, "")),
     ("overflow.pending_bytes_max", Rule::Whole(64 * KIB..=GIB, "")),
@@ -142,10 +151,16 @@ const fn at_least(key: &'static str, other: &'static str, more: u64, why: &'stat
     AtLeast { key, other, more, why }
 }
 
-/// Keys that a store cannot do without.
-pub(super) const NEEDED: &[(&str, &str)] =
-    &[("disk", "overflow.directory"), ("kafka", "overflow.kafka_brokers"), ("kafka", "overflow.kafka_topic")];
+/// What a key must be instead where one store is chosen. Kafka's are those of `Config::check` in router/overflow/src/kafka/config.rs,
+/// which is not public and only there with the feature. What the disk's check wants depends on several keys: `check` asks it.
+const OF_STORE: &[(&str, &str, Rule)] = &[
+    ("disk", "overflow.directory", Rule::Given),
+    ("kafka", "overflow.lanes", Rule::Whole(1..=1_024, "")),
+    ("kafka", "overflow.kafka_brokers", Rule::Given),
+    ("kafka", "overflow.kafka_topic", Rule::Topic),
+];
 
+const WITHOUT_KAFKA: Option<&str> = if cfg!(feature = "kafka") { None } else { Some(NO_KAFKA) };
 const HOUR_MS: u64 = 3_600_000;
 /// HTTP/2's largest window.
 const WINDOW_MAX: u64 = (1 << 31) - 1;

@@ -11,13 +11,14 @@ pub struct Limits {
     pub payload_bytes_max: u32,
     /// Entries in one frame, to 65,536. Default 4,096; fewer make frames shorter and their cost per entry higher.
     pub frame_entries_max: u32,
-    /// Bytes in one frame, to 64 MiB, at least `payload_bytes_max` and 64 KiB. Default 4 MiB.
+    /// Bytes in one frame, to 64 MiB, at least `payload_bytes_max` + 64 KiB. Default 4 MiB.
     pub frame_bytes_max: u32,
-    /// Milliseconds of time left an activation may arrive with; what asks for more is rejected. Default 1 day.
+    /// Milliseconds of time left an activation may arrive with, to 4,294,967,295 (49 days); what asks for more is rejected.
+    /// Default 1 day.
     pub time_left_ms_max: u32,
     /// Activations pending for one action, to 100 million. Default 1,000,000.
     pub action_queued_max: u32,
-    /// Bytes pending for one action, to 1 TiB, at least `payload_bytes_max` and 256. Each activation counts as its payload and 256
+    /// Bytes pending for one action, to 1 TiB, at least `payload_bytes_max` + 256. Each activation counts as its payload + 256
     /// bytes, here and below. Default 1 GiB.
     pub action_queued_bytes_max: u64,
     /// Activations pending for the actions of one namespace together, to 100 million, at least `action_queued_max`. Default
@@ -42,8 +43,9 @@ pub struct Limits {
     /// Sessions of controllers, and as many of invoker nodes, to 1 million; those that wait for their peers count. Default
     /// 65,536; further peers are refused.
     pub sessions_max: usize,
-    /// Ids of ended activations that are remembered, to refuse repetitions, to 100 million; 0: none. 64 bytes for each 7.
-    /// Default 458,752 (4 MiB): choose the highest rate times the seconds within which a controller may repeat itself.
+    /// Ids of ended activations that are remembered, to refuse repetitions, to 100 million; 0: none. Rounded up to 7 times a
+    /// power of two; 64 bytes for each 7, and twice that with overflow on. Default 458,752 (4 MiB): choose the highest rate times
+    /// the seconds within which a controller may repeat itself.
     pub recent_ids: usize,
     /// Bytes waiting to be written on one stream, to 1 GiB, at least `frame_bytes_max`. Default 8 MiB; a peer that
     /// reads too slowly meets it.
@@ -105,13 +107,14 @@ impl Default for Breaker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Overflow {
-    /// `none`, `disk` or `kafka`. Default `none`: what does not fit is refused.
+    /// `none`, `disk` or `kafka`, which takes a build with the feature `kafka`. Default `none`: what does not fit is refused.
     pub store: String,
-    /// The store's directory, for this process alone; made if it is not there. For `disk`. Default none.
+    /// The store's directory, for this process alone; made if it is not there. For `disk`, which needs it. Default none.
     pub directory: String,
-    /// Actions that overflow at a time without sharing a lane, to 4,096. Fixed when the store is made. Default 64.
+    /// Actions that overflow at a time without sharing a lane, to 4,096; with `kafka` to 1,024. Fixed when the store is made.
+    /// Default 64.
     pub lanes: u16,
-    /// Bytes on their way into the store, 64 KiB to 1 GiB, at least `limits.payload_bytes_max` and 256; beyond, activations are
+    /// Bytes on their way into the store, 64 KiB to 1 GiB, at least `limits.payload_bytes_max` + 256; beyond, activations are
     /// refused. Default 8 MiB.
     pub pending_bytes_max: u64,
     /// Activations of one action that are read back at a time, to 65,536. Default 4,096. Half as many again may be in memory
@@ -119,17 +122,19 @@ pub struct Overflow {
     pub refill_records: u32,
     /// Payload bytes of one action that are read back at a time, 1 KiB to 64 MiB. Default 1 MiB.
     pub refill_bytes: u32,
-    /// Bytes the store may take up, 4 MiB to 1 PiB; in Kafka by estimate. Default 8 GiB; beyond, activations are refused.
+    /// Bytes the store may take up, 4 MiB to 1 PiB; for `disk` at least 16 KiB for each lane + `limits.payload_bytes_max` + 4,196;
+    /// in Kafka by estimate. Default 8 GiB; beyond, activations are refused.
     pub store_bytes_max: u64,
     /// Bytes of one file, 64 KiB to 16 GiB: space is given back a file at a time. For `disk`. Default 64 MiB.
     pub segment_bytes: u64,
     /// File with the keys that records are sealed with; readable by its owner only. Default none: they are not.
     pub key_file: String,
-    /// Brokers, as `host:port,host:port`. For `kafka`. Default none.
+    /// Brokers, as `host:port,host:port`. For `kafka`, which needs them. Default none.
     pub kafka_brokers: String,
-    /// The topic, made if it is not there, with a partition for each lane. For `kafka`. Default `activation-overflow`.
+    /// The topic, 1 to 249 of `A-Z a-z 0-9 . _ -` and neither `.` nor `..`; made if it is not there, with a partition for each lane.
+    /// For `kafka`. Default `activation-overflow`.
     pub kafka_topic: String,
-    /// File with further settings of the Kafka client, a line `key=value` each (TLS, SASL). For `kafka`. Default none.
+    /// File with further settings of the Kafka client, librdkafka's, a line `key=value` each (TLS, SASL). For `kafka`. Default none.
     pub kafka_settings_file: String,
 }
 

@@ -91,6 +91,98 @@ fn all_faults_come_at_once() {
     );
 }
 
+#[cfg(feature = "kafka")]
+#[test]
+fn what_kafka_wants_is_wanted_only_where_it_is_chosen() {
+    let wrong = "lanes = 1025\nkafka_brokers = ''\nkafka_topic = 'a topic'";
+    for store in ["none", "disk"] {
+        from_toml(&format!("[overflow]\nstore = '{store}'\ndirectory = 'there'\n{wrong}")).unwrap();
+    }
+    check_faults(
+        &format!("workers = 257\n[overflow]\nstore = 'kafka'\n{wrong}\nrefill_records = 0"),
+        &[
+            ("workers", "from 0 to 256"),
+            ("overflow.lanes", "from 1 to 1024 where overflow.store is \"kafka\""),
+            ("overflow.refill_records", "from 1 to 65536"),
+            ("overflow.kafka_brokers", "must be given where overflow.store is \"kafka\""),
+            ("overflow.kafka_topic", "1 to 249 of A-Z a-z 0-9 . _ -, and not \".\" or \"..\" where overflow.store is"),
+        ],
+    );
+    let rest = "[overflow]\nstore = 'kafka'\nkafka_brokers = 'one:9092'";
+    from_toml(rest).unwrap();
+    from_toml(&format!("{rest}\nlanes = 1024\nkafka_topic = '{}'", "a".repeat(249))).unwrap();
+    check_faults(&format!("{rest}\nlanes = 0"), &[("overflow.lanes", "from 1 to 1024")]);
+    for topic in ["", ".", "..", "a/b", "\u{e9}", &"a".repeat(250)] {
+        check_faults(&format!("{rest}\nkafka_topic = '{topic}'"), &[("overflow.kafka_topic", "1 to 249")]);
+    }
+}
+
+/// So that what is copied from the store here is what it refuses.
+#[cfg(feature = "kafka")]
+#[test]
+fn kafka_itself_refuses_the_same() {
+    use ::overflow::kafka::{Config, Kafka, OpenError};
+    let refused = |config| match Kafka::open(config) {
+        Err(OpenError::Setting { what, .. }) => what,
+        other => panic!("{other:?}"),
+    };
+    for topic in ["", ".", "..", "a/b", "\u{e9}", &"a".repeat(250)] {
+        assert_eq!(refused(Config::new("one:9092", topic)), "topic");
+    }
+    for lanes in [0, 1025] {
+        assert_eq!(refused(Config { lanes, ..Config::new("one:9092", "topic") }), "lanes");
+    }
+    assert_eq!(refused(Config::new("", "topic")), "servers");
+}
+
+#[cfg(not(feature = "kafka"))]
+#[test]
+fn a_store_that_this_build_lacks_is_a_fault() {
+    check_faults(
+        "workers = 257\n[overflow]\nstore = 'kafka'\nlanes = 1025",
+        &[
+            ("workers", "from 0 to 256"),
+            ("overflow.store", "this build has no Kafka (feature kafka)"),
+            ("overflow.lanes", "from 1 to 1024"),
+            ("overflow.kafka_brokers", "must be given"),
+        ],
+    );
+}
+
+#[test]
+fn a_store_that_nobody_knows_is_told_from_those_of_this_build() {
+    let stores = if cfg!(feature = "kafka") { "none, disk, kafka" } else { "none, disk" };
+    let bound = format!("must be one of {stores}");
+    assert_eq!(from_toml("[overflow]\nstore = 'disc'").unwrap_err().as_slice()[0].bound, bound);
+}
+
+#[test]
+fn what_the_disk_store_wants_is_wanted_only_where_it_is_chosen() {
+    // 4 slots of 4 KiB for each lane's mark; the headers of a file and of a record, 76 and 24; names, numbers and the seal, 4 KiB.
+    let least: u64 = 4096 * 16_384 + 76 + 24 + 1_054_644 + 4_096;
+    let with = |store: &str, bytes: u64| {
+        format!("[overflow]\nstore = '{store}'\ndirectory = 'there'\nlanes = 4096\nstore_bytes_max = {bytes}")
+    };
+    from_toml(&with("disk", least)).unwrap();
+    from_toml(&with("none", least - 1)).unwrap();
+    let bound = format!("must be at least {least}, for the marks and one record, where overflow.store is \"disk\"");
+    check_faults(&with("disk", least - 1), &[("overflow.store_bytes_max", bound.as_str())]);
+    check_faults(
+        "workers = 257\n[limits]\nframe_bytes_max = 100000\n\
+         [overflow]\nstore = 'disk'\nlanes = 257\nstore_bytes_max = 4194304",
+        &[
+            ("workers", "from 0 to 256"),
+            ("overflow.directory", "must be given where overflow.store is \"disk\""),
+            ("limits.frame_bytes_max", "at least 1120180"),
+            ("overflow.store_bytes_max", "at least 5269528, for the marks and one record"),
+        ],
+    );
+    // One cause, one fault.
+    let disk = "[overflow]\nstore = 'disk'\ndirectory = 'there'\nstore_bytes_max";
+    check_faults(&format!("{disk} = 1"), &[("overflow.store_bytes_max", "from 4194304 to")]);
+    check_faults(&format!("{disk} = 4194304\nlanes = 65536"), &[("overflow.lanes", "from 1 to 4096")]);
+}
+
 #[test]
 fn values_at_odds_are_refused() {
     check_faults(

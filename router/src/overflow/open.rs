@@ -28,20 +28,17 @@ pub(crate) fn open(config: &config::Overflow, payload_bytes_max: u32) -> io::Res
             with_keys(store, &config.key_file).map(Some)
         }
         #[cfg(not(feature = "kafka"))]
-        "kafka" => Err(io::Error::other("overflow.store = \"kafka\": this router was built without the feature kafka")),
+        "kafka" => Err(io::Error::other(format!("overflow.store = \"kafka\": {}", config::NO_KAFKA))),
         _ => Ok(None),
     }
 }
-
-/// What a record needs besides the payload: names, numbers and the seal.
-const RECORD_ENVELOPE: usize = 4096;
 
 fn on_disk(config: &config::Overflow, payload_bytes_max: u32) -> disk::Config {
     disk::Config {
         lanes: config.lanes,
         segment_bytes: config.segment_bytes,
         store_bytes_max: config.store_bytes_max,
-        record_bytes_max: payload_bytes_max as usize + RECORD_ENVELOPE,
+        record_bytes_max: config::record_bytes_max(payload_bytes_max),
         ..disk::Config::new(&config.directory)
     }
 }
@@ -50,7 +47,7 @@ fn on_disk(config: &config::Overflow, payload_bytes_max: u32) -> disk::Config {
 fn in_kafka(config: &config::Overflow, payload_bytes_max: u32) -> io::Result<kafka::Config> {
     Ok(kafka::Config {
         lanes: config.lanes,
-        record_bytes_max: payload_bytes_max as usize + RECORD_ENVELOPE,
+        record_bytes_max: config::record_bytes_max(payload_bytes_max),
         store_bytes_max: config.store_bytes_max,
         properties: properties(&config.kafka_settings_file)?,
         ..kafka::Config::new(&*config.kafka_brokers, &*config.kafka_topic)
