@@ -1,6 +1,7 @@
 //! The name of an action. It may not hold a name that the router would refuse.
 
 use bytes::Bytes;
+use engine::limits;
 use proto::v1;
 use std::sync::Arc;
 
@@ -18,9 +19,9 @@ struct Names {
 
 impl ActionKey {
     /// Most bytes of a namespace or an action's name; at least 1.
-    pub const NAME_BYTES_MAX: usize = 256;
+    pub const NAME_BYTES_MAX: usize = limits::NAME_BYTES_MAX;
     /// Most bytes of a revision.
-    pub const REVISION_BYTES_MAX: usize = 64;
+    pub const REVISION_BYTES_MAX: usize = limits::REVISION_BYTES_MAX;
 
     /// The action `action` (with its package where it has one: `pkg/hello`) of the tenant `namespace`. `revision` is opaque,
     /// unique to one deployment, and may be empty: the one declared last is current.

@@ -462,6 +462,6 @@ fn not_sent(why: Unsent) -> Outcome {
     }
 }
 
-const ID_BYTES: usize = 16;
+const ID_BYTES: usize = engine::id::ActivationId::LEN;
 /// Most outstanding ids in one frame; fewer if the router says so.
 const OUTSTANDING_AT_ONCE: usize = 1024;

@@ -15,6 +15,7 @@ use crate::outcome::Rejection;
 use crate::outlet::AppendError;
 use crate::pull::{PullEntry, PullSender, Rejoined, Upstream};
 use bytes::Bytes;
+use engine::numbered::NUMBERS;
 use proto::v1;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -104,7 +105,7 @@ impl<U: Upstream> Fleet<U> {
         }
         loop {
             self.registered += 1;
-            let number = u32::try_from(self.registered % NUMBERS).expect("far below 2^32");
+            let number = u32::try_from(self.registered % u64::from(NUMBERS)).expect("far below 2^32");
             if !self.places.contains_key(&number) {
                 return Some(number);
             }
@@ -479,9 +480,6 @@ fn next_epoch(last: &mut u32) -> NonZeroU32 {
     *last = last.wrapping_add(1).max(1);
     NonZeroU32::new(*last).expect("at least 1")
 }
-
-/// Numbers of containers are below this.
-const NUMBERS: u64 = 1_000_000;
 
 #[cfg(test)]
 mod tests;

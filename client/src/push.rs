@@ -261,6 +261,10 @@ impl Entry for v1::DeclareAction {
     fn bytes(&self) -> usize {
         self.key.as_ref().map_or(0, |key| key.namespace.len() + key.action.len() + key.revision.len())
     }
+
+    fn payload_bytes(&self) -> usize {
+        0
+    }
 }
 
 impl Entry for v1::Activation {

@@ -12,7 +12,7 @@ use crate::worker;
 use ::overflow::Overflow;
 use engine::breaker::Rules;
 use engine::hub::Hub;
-use engine::limits::{Limits, OverflowLimits};
+use engine::limits::{Limits, OverflowLimits, RECENT_IDS_PER_SET};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -180,7 +180,7 @@ fn engine_limits(config: &Config) -> Limits {
         breaker: (config.breaker.strikes > 0).then(|| breaker_rules(&config.breaker)),
         slow_after: (config.breaker.slow_after_ms > 0).then(|| Duration::from_millis(config.breaker.slow_after_ms)),
         overflow: (config.overflow.store != "none").then(|| overflow_limits(&config.overflow)),
-        recent_ids: config.limits.recent_ids.div_ceil(IDS_PER_SET),
+        recent_sets: config.limits.recent_ids.div_ceil(RECENT_IDS_PER_SET),
     }
 }
 
@@ -202,9 +202,6 @@ fn breaker_rules(breaker: &Breaker) -> Rules {
         probes: breaker.probes,
     }
 }
-
-/// How many ended ids the engine remembers in each of its sets.
-const IDS_PER_SET: usize = 7;
 
 /// Works on timers when they are due, and ends sessions. Never returns.
 async fn keep_time(service: Arc<Service>) {

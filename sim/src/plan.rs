@@ -363,7 +363,7 @@ fn draw_limits(dice: &mut Dice, tiny: bool, activations: u32) -> Limits {
         idle_grace: Duration::from_millis(dice.spread(5_000, 600_000)),
         overdue_grace: Duration::from_millis(dice.between(1, 100)),
         // So many that no id is forgotten while it may come again.
-        recent_ids: (activations as usize * 3).next_power_of_two(),
+        recent_sets: (activations as usize * 3).next_power_of_two(),
         breaker: None,
         slow_after: None,
         queued_overhead_bytes: 0,

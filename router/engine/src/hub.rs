@@ -125,8 +125,8 @@ impl Hub {
             next_number: AtomicU32::new(0),
             shared: Shared {
                 ledger: Ledger::new(seed),
-                recent: Recent::new(limits.recent_ids, seed),
-                stored: Recent::new(if limits.overflow.is_some() { limits.recent_ids } else { 0 }, seed),
+                recent: Recent::new(limits.recent_sets, seed),
+                stored: Recent::new(if limits.overflow.is_some() { limits.recent_sets } else { 0 }, seed),
                 lanes: limits.overflow.clone().map(Lanes::new),
                 budget,
                 timers: Timers::new(wheels, now),

@@ -42,7 +42,7 @@ pub struct Limits {
     pub overflow: Option<OverflowLimits>,
     /// In sets of seven, rounded up to a power of two, how many ids that ended are remembered, to refuse them as repetitions;
     /// 64 bytes each.
-    pub recent_ids: usize,
+    pub recent_sets: usize,
 }
 
 /// The bounds of what overflows memory.
@@ -74,6 +74,8 @@ pub const REVISION_BYTES_MAX: usize = 64;
 pub const REVISIONS_REMEMBERED: usize = 8;
 /// Breakers of nodes that an action has at a time; what fails on more of them is seen by the breakers of their containers only.
 pub const NODE_BREAKERS_MAX: usize = 64;
+/// Ids that ended lately are remembered in sets of this many: a cache line holds one.
+pub const RECENT_IDS_PER_SET: usize = 7;
 /// What controllers are told to wait where a queue is full and nothing tells how fast it drains.
 pub const RETRY_AFTER_MS: u32 = 100;
 
@@ -97,7 +99,7 @@ impl Default for Limits {
             breaker: Some(Rules::default()),
             slow_after: None,
             overflow: None,
-            recent_ids: 65_536,
+            recent_sets: 65_536,
         }
     }
 }

@@ -433,7 +433,7 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let hub = Hub::new(Limits { recent_ids: 1, breaker: None, ..Limits::default() }, 7, 1, Timestamp::ZERO);
+            let hub = Hub::new(Limits { recent_sets: 1, breaker: None, ..Limits::default() }, 7, 1, Timestamp::ZERO);
             let (key, mut pass) = (ActionKey::new("tenant", "action", ""), Pass::new(Recorder::default()));
             let room = Arc::new(Room::new(usize::MAX));
             let stream = StreamId(2);

@@ -9,6 +9,7 @@
 //! never was is taken for a repetition about once in 10^18 looks, as prints have 64 bits.
 
 use crate::id::ActivationId;
+use crate::limits::RECENT_IDS_PER_SET;
 use crate::sync::{AtomicU64, Ordering};
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
@@ -33,7 +34,7 @@ struct Set {
     prints: [AtomicU64; PRINTS],
 }
 
-const PRINTS: usize = 7;
+const PRINTS: usize = RECENT_IDS_PER_SET;
 /// Sets fetched at a time.
 const TOGETHER: usize = 32;
 #[cfg(not(any(router_loom, router_shuttle)))]

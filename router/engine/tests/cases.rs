@@ -281,7 +281,7 @@ impl World {
                 "overdue_grace" => limits.overdue_grace = Duration::from_millis(n),
                 "slow_after" => limits.slow_after = Some(Duration::from_millis(n)),
                 "breaker" => limits.breaker = limits.breaker.filter(|_| n > 0),
-                "recent_ids" => limits.recent_ids = n.try_into().expect("a small number"),
+                "recent_sets" => limits.recent_sets = n.try_into().expect("a small number"),
                 "idle_grace" => limits.idle_grace = Duration::from_millis(n),
                 name => panic!("{}: unknown limit {name}", words.place),
             }

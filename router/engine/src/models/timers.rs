@@ -16,7 +16,7 @@ const LATEST: Timestamp = Timestamp::from_micros(9 * 1024);
 
 /// Something for timers to be about.
 fn action() -> Arc<Action> {
-    let hub = Hub::new(Limits { recent_ids: 0, ..Limits::default() }, 7, 1, Timestamp::ZERO);
+    let hub = Hub::new(Limits { recent_sets: 0, ..Limits::default() }, 7, 1, Timestamp::ZERO);
     hub.declare(&ActionKey::new("tenant", "action", "1"), &mut Pass::new(())).unwrap()
 }
 

@@ -130,8 +130,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
 
 pub(crate) fn limits() -> impl Strategy<Value = Limits> {
     (1..4u64, 2..8u64, 1..6u64, 4..12u64, 4..24u64, 0..2usize, 0..4u64, 0..3u32).prop_map(
-        |(count, bytes, all, all_bytes, actions, recent_ids, grace, probes)| Limits {
-            recent_ids,
+        |(count, bytes, all, all_bytes, actions, recent_sets, grace, probes)| Limits {
+            recent_sets,
             action_queued_max: count,
             action_queued_bytes_max: bytes,
             router_queued_max: all,

@@ -33,7 +33,7 @@ pub(crate) const SCENES: &[(&str, fn())] = &[
 
 /// No window of ended ids, which every push would look through, but where a scene is about that.
 fn limits() -> Limits {
-    Limits { recent_ids: 0, ..Limits::default() }
+    Limits { recent_sets: 0, ..Limits::default() }
 }
 
 fn keep(state: &mut Vec<u32>, items: &mut Vec<u32>) {
@@ -217,7 +217,7 @@ fn same_id() {
 
 /// Three controllers push one id to three actions; for two of them it is too late. Only one is told how it ended.
 fn too_late() {
-    let world = World::new(Limits { recent_ids: 1, ..Limits::default() });
+    let world = World::new(Limits { recent_sets: 1, ..Limits::default() });
     let mut hand = world.hand();
     let keys = ["a", "b", "c"].map(|name| ActionKey::new("tenant", name, "1"));
     let actions = keys.each_ref().map(|key| world.hub.declare(key, &mut hand).unwrap());
@@ -240,7 +240,7 @@ fn too_late() {
 
 /// An id is pushed again, to another action, as it ends.
 fn repeated() {
-    let world = World::new(Limits { recent_ids: 1, ..Limits::default() });
+    let world = World::new(Limits { recent_sets: 1, ..Limits::default() });
     let mut hand = world.hand();
     let keys = ["a", "b"].map(|name| ActionKey::new("tenant", name, "1"));
     let actions = keys.each_ref().map(|key| world.hub.declare(key, &mut hand).unwrap());

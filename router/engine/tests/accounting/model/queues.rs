@@ -129,7 +129,7 @@ impl Model {
     /// An id is free, and remembered for a while.
     pub(super) fn end(&mut self, id: ActivationId) -> Option<Activation> {
         self.ended.push_back(id);
-        let most = 7 * self.limits.recent_ids;
+        let most = 7 * self.limits.recent_sets;
         self.ended.drain(..self.ended.len().saturating_sub(most));
         self.live.remove(&id)
     }
