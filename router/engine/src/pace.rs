@@ -64,8 +64,10 @@ impl SharedPace {
 
     /// When to ask again, with that many queued.
     pub(crate) fn retry_after_ms(&self, queued: u64, now: Timestamp) -> u32 {
+        let mut window = self.window.lock();
+        // Under the lock, so that it is never less than what the window has seen.
         let left = self.left.load(Ordering::Relaxed);
-        self.window.lock().retry_after_ms(left, queued, now)
+        window.retry_after_ms(left, queued, now)
     }
 }
 
