@@ -177,9 +177,7 @@ impl Controller {
     fn attach(&self, attachment: Attachment) -> Option<Arc<Line>> {
         let mut desk = self.desk.lock();
         let line = self.outbox.attach(attachment)?;
-        desk.attachment = attachment;
-        let actions = std::mem::take(&mut desk.actions);
-        desk.earlier.extend(actions.into_values());
+        desk.begin_stream(attachment);
         Some(line)
     }
 
@@ -193,14 +191,16 @@ impl Controller {
         pass: &mut Pass<Driver>,
     ) -> Vec<ActivationId> {
         self.outbox.not_answered(&mut ids);
-        hub.drop_owed(&mut ids, self.stream, &desk.earlier, pass);
+        if !ids.is_empty() {
+            hub.drop_owed(&mut ids, self.stream, &desk.earlier, pass);
+        }
         if ids.is_empty() {
             return ids;
         }
         // A push may be on its way into the engine: what was left in an intake is worked on first.
-        desk.settle_earlier(hub, pass);
+        let earlier = desk.settle_earlier(hub, pass);
         ids.iter().for_each(|id| hub.end(id));
-        hub.drop_owed(&mut ids, self.stream, &desk.earlier, pass);
+        hub.drop_owed(&mut ids, self.stream, &earlier, pass);
         // An answer may be on its way into the outbox: whoever freed the id has performed his effects after this.
         desk.settle_earlier(hub, pass);
         self.outbox.not_answered(&mut ids);
@@ -209,13 +209,30 @@ impl Controller {
 }
 
 impl Desk {
+    fn begin_stream(&mut self, attachment: Attachment) {
+        self.attachment = attachment;
+        self.earlier.extend(std::mem::take(&mut self.actions).into_values());
+        // Each once, however often a controller comes back and breaks off before it has asked.
+        self.earlier.sort_unstable_by_key(Arc::as_ptr);
+        self.earlier.dedup_by(|one, other| Arc::ptr_eq(one, other));
+    }
+
     /// The controller has asked what it wanted to know of earlier streams.
     pub fn forget_earlier(&mut self) {
         self.earlier = Vec::new();
     }
 
-    fn settle_earlier(&self, hub: &Hub, pass: &mut Pass<Driver>) {
-        self.earlier.iter().for_each(|action| hub.enter_and_wait(action, &mut Vec::new(), pass));
+    /// Works on all that was left to the earlier actions, and to those that took over from them. Returns both.
+    fn settle_earlier(&self, hub: &Hub, pass: &mut Pass<Driver>) -> Vec<Arc<Action>> {
+        let mut settled = Vec::with_capacity(self.earlier.len());
+        for action in &self.earlier {
+            let mut next = Some(action.clone());
+            while let Some(action) = next {
+                next = hub.wait_for(&action, pass);
+                settled.push(action);
+            }
+        }
+        settled
     }
 }
 
@@ -223,4 +240,27 @@ impl Desk {
 pub fn lost_answer(id: ActivationId) -> Entry {
     use engine::outcome::{Answer, Outcome, Stages};
     Entry::Answer(Answer { id, outcome: Outcome::Lost, stages: Stages::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::limits::Limits;
+
+    #[test]
+    fn of_streams_that_break_before_they_ask_each_action_is_kept_once() {
+        let limits = Limits::default();
+        let keys = [b"one", b"two"].map(|action| limits.check_key(b"tenant", action, b"").expect("a good name"));
+        let hub = Hub::new(limits, 7, 1, Timestamp::ZERO);
+        let mut pass = Pass::new(Driver::new(Arc::default(), Arc::default()));
+        let (actions, earlier) = (Numbered::new(), Vec::new());
+        let mut desk = Desk { attachment: Attachment::FIRST, actions, earlier };
+        for _ in 0..10 {
+            for (number, key) in (0..).zip(&keys) {
+                desk.actions.insert(number, hub.declare(key, &mut pass).expect("room for two actions"));
+            }
+            desk.begin_stream(desk.attachment);
+        }
+        assert_eq!(desk.earlier.len(), 2);
+    }
 }

@@ -270,15 +270,23 @@ impl Hub {
     ) {
         let by_number: BTreeMap<u32, &Arc<Action>> = actions.iter().map(|action| (action.number(), action)).collect();
         ids.retain(|id| {
-            let Some(at) = self.shared.ledger.find(id) else {
-                // One that was stored is answered once it has come back.
-                return !self.shared.stored.contains(id) || self.shared.recent.contains(id);
-            };
+            let Some(at) = self.shared.ledger.find(id) else { return !self.comes_back(id) };
             // It was handed on to a newer revision, and its answer is to come from there.
             let Some(action) = by_number.get(&at.action) else { return false };
             let owed = self.visit(action, pass, |matcher, _| matcher.owes(at.slot, id, session));
-            !owed.unwrap_or_else(|| self.shared.ledger.find(id).is_some_and(|now| now != at))
+            // Gone from there in the meantime: it ended, went into the store, or is on its way to a newer revision and still known.
+            !owed.unwrap_or_else(|| self.shared.ledger.find(id).is_some() || self.comes_back(id))
         });
+    }
+
+    /// Whether it is stored: then it is answered once it has come back.
+    fn comes_back(&self, id: &ActivationId) -> bool {
+        self.shared.stored.contains(id) && !self.shared.recent.contains(id)
+    }
+
+    /// Waits until all that was left to an action is worked on. Returns the revision that took over from it, where pushes go on to.
+    pub fn wait_for<P: Perform>(&self, action: &Arc<Action>, pass: &mut Pass<P>) -> Option<Arc<Action>> {
+        self.visit(action, pass, |matcher, _| matcher.newer())
     }
 
     /// An id counts as ended from now on: should it still come, it is refused. So its controller may be told that it is lost.

@@ -50,6 +50,8 @@ pub(crate) struct Matcher {
     pub(crate) overflowing: Option<Box<Overflowing>>,
     /// The current revision of the action, if this is not it.
     newer: Option<Arc<Action>>,
+    /// Revisions before it that wait until nothing is queued here. They are told once, so nothing points round for long.
+    behind: Vec<Arc<Action>>,
     /// The latest time it was told.
     latest: Timestamp,
 }
@@ -141,6 +143,8 @@ impl Matcher {
             Input::Refilled(refilled) => self.refilled(*refilled, turn),
             Input::Recall(lane, end) => self.recall(lane, end, turn),
             Input::Supersede(newer) => self.supersede(newer, turn),
+            Input::Behind(older) => self.let_wait(older, turn),
+            Input::MoveOn => self.may_move_on(turn),
         }
     }
 
@@ -174,6 +178,11 @@ impl Matcher {
         let spilling = slot.is_spilling() && !is(Mutant::SpillingTakenForLost);
         let awaited = slot.reply == Reply::Outcome || spilling;
         Some(slot.controller == session && awaited && !slot.is_answered())
+    }
+
+    /// The revision that took over.
+    pub(crate) fn newer(&self) -> Option<Arc<Action>> {
+        self.newer.clone()
     }
 
     /// Since when it has had nothing to do, as far as it knows: nothing queued, nothing in flight, no containers.
@@ -261,6 +270,10 @@ impl Matcher {
         if self.newer.is_some() {
             self.wind_down(turn);
         }
+        if !self.behind.is_empty() && self.queue.is_empty() {
+            let told = self.behind.drain(..).map(|older| (older, Input::MoveOn));
+            turn.elsewhere.extend(told);
+        }
     }
 
     fn match_queued(&mut self, turn: &mut Turn<'_>) {
@@ -326,15 +339,42 @@ impl Matcher {
 
     /// A superseded revision drains to its containers. Without containers, what is queued moves to the current one; without
     /// anything queued, the containers may go.
+    ///
+    /// While it overflows, what has come back waits until the current one has nothing queued: else all of a backlog that was made for the
+    /// disk would be queued there at once, where nothing that was accepted is refused.
     fn wind_down(&mut self, turn: &mut Turn<'_>) {
-        if self.queue.is_empty() && self.overflowing.is_none() {
-            for key in self.containers.open() {
-                self.revoke(key, turn);
-                self.drain(key, turn);
+        if !self.containers.none_open() {
+            if self.queue.is_empty() && self.overflowing.is_none() {
+                self.dismiss(turn);
             }
-        } else if self.containers.none_open() {
+        } else if self.overflowing.is_none() {
+            self.move_on(turn);
+        } else if !self.queue.is_empty() && self.asks_to_move() {
+            let newer = self.newer.clone().expect("only a superseded revision winds down");
+            turn.elsewhere.push_back((newer, Input::Behind(turn.action.clone())));
+        }
+    }
+
+    /// Tells all containers that nothing more comes to them.
+    fn dismiss(&mut self, turn: &mut Turn<'_>) {
+        for key in self.containers.open() {
+            self.revoke(key, turn);
+            self.drain(key, turn);
+        }
+    }
+
+    fn let_wait(&mut self, older: Arc<Action>, turn: &mut Turn<'_>) {
+        self.behind.push(older);
+        self.settle(turn);
+    }
+
+    fn may_move_on(&mut self, turn: &mut Turn<'_>) {
+        self.may_ask_to_move();
+        if self.newer.is_some() && self.containers.none_open() {
             self.move_on(turn);
         }
+        // An empty queue wants more back from the store.
+        self.settle(turn);
     }
 
     fn move_on(&mut self, turn: &mut Turn<'_>) {
@@ -391,7 +431,7 @@ mod tests {
     #[test]
     fn sizes() {
         let bytes = (Slab::<Slot>::ENTRY_BYTES, Containers::CONTAINER_BYTES, size_of::<Matcher>(), size_of::<Input>());
-        assert_eq!(bytes, (120, 112, 216, 88), "a slot, a container, a matcher, an input");
+        assert_eq!(bytes, (120, 112, 240, 88), "a slot, a container, a matcher, an input");
     }
 
     #[derive(Debug, Default)]

@@ -45,6 +45,8 @@ pub(crate) struct Overflowing {
     behind: u64,
     /// It was asked for more, and that did not come yet.
     wanted: bool,
+    /// The revision that took over was asked to take what is queued, and has not said that it may come.
+    moves: bool,
 }
 
 /// Activations that went out one after the other.
@@ -65,7 +67,8 @@ impl Run {
 impl Overflowing {
     fn new(lane: Lane) -> Self {
         let (first, second) = (Run::default(), Run::default());
-        Self { lane, cursor: 0, out: true, first, second, barrier: None, blocked: None, behind: 0, wanted: false }
+        let (barrier, blocked, behind) = (None, None, 0);
+        Self { lane, cursor: 0, out: true, first, second, barrier, blocked, behind, wanted: false, moves: false }
     }
 
     fn run_of(&mut self, sequence: u32) -> &mut Run {
@@ -80,6 +83,18 @@ impl Matcher {
     /// Whether pushes go out of memory.
     pub(crate) fn is_out(&self) -> bool {
         self.overflowing.as_ref().is_some_and(|overflowing| overflowing.out)
+    }
+
+    /// Whether the revision that took over is to be asked to take what is queued: once, until it has said so.
+    pub(crate) fn asks_to_move(&mut self) -> bool {
+        self.overflowing.as_mut().is_some_and(|overflowing| !std::mem::replace(&mut overflowing.moves, true))
+    }
+
+    /// It has said so.
+    pub(crate) fn may_ask_to_move(&mut self) {
+        if let Some(overflowing) = &mut self.overflowing {
+            overflowing.moves = false;
+        }
     }
 
     /// Whether an activation waits for others that are outside of memory.

@@ -471,6 +471,38 @@ fn what_an_earlier_life_left_waits_for_room() {
     assert_eq!(recovered, 100);
 }
 
+/// A revision that overflows is superseded and its last container goes: what it has in the store goes on to the newer one, as much at
+/// a time as fits into memory, and not before what is queued there has gone.
+#[test]
+fn what_a_superseded_revision_stored_goes_on_to_the_newer() {
+    let overflow = OverflowLimits { lanes: 2, refill_records: 4, ..OverflowLimits::default() };
+    let limits = Limits { action_queued_max: 10, overflow: Some(overflow), breaker: None, ..Limits::default() };
+    for refill_bytes in [10, 1 << 20] {
+        let overflow = OverflowLimits { refill_bytes, ..limits.overflow.clone().unwrap() };
+        let mut world = World::new(Limits { overflow: Some(overflow), ..limits.clone() });
+        world.hub.declare(&ActionKey::new("tenant", "a0", ""), &mut world.pass).unwrap();
+        (0..100).for_each(|_| world.take(&Op::Push(0)));
+        world.take(&Op::Write(90, Written::Durable));
+        world.enter(0, Input::Gone(world.actions[0].1));
+        let newer = ActionKey::new("tenant", "a0", "newer");
+        world.hub.declare(&newer, &mut world.pass).unwrap();
+        world.perform();
+        // Nobody is there to run it.
+        for _ in 0..300 {
+            (0..LANES).for_each(|lane| world.take(&Op::Read(lane)));
+        }
+        let queued = world.hub.budget().queued();
+        assert!((10..=20).contains(&queued), "{queued} of 100 are in memory");
+        let room = Arc::new(Room::new(usize::MAX));
+        let new = Registration { stream: NODE, number: 0, epoch: 1, concurrency: 1000, credits: 0, warm: true, room };
+        world.actions[0] = world.hub.register(&newer, new, &mut world.pass).unwrap();
+        // Those in memory went before those that were in the store.
+        world.heal();
+        let completed = world.answered.values().filter(|outcome| matches!(outcome, Outcome::Completed(_))).count();
+        assert_eq!(completed, 100);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
     #[test]
