@@ -277,10 +277,14 @@ async fn finish_held(service: &Service, refill_until: tokio::time::Instant) {
 async fn write_out(service: &Service) {
     service.end();
     let mut pass = service.pass();
+    service.begin(&mut pass);
+    // Waits for each action: whoever ended an activation has put its answer where it belongs. What is still owed then will not come: it
+    // is in the store.
+    service.hub.audit(&mut pass);
     let mut tick = tokio::time::interval(DRAIN_INTERVAL);
     while service.streams.live() > 0 {
         // Again and again: one may have come back in the meantime.
-        service.streams.finish_all();
+        service.streams.forgive_all();
         service.controllers.end_vain();
         service.begin(&mut pass);
         service.nodes.end_parked(&service.hub, &mut pass);

@@ -58,9 +58,9 @@ impl Streams {
         });
     }
 
-    /// Ends every stream once nothing is owed on it.
-    pub fn finish_all(&self) {
-        self.outboxes.iter().for_each(|outbox| outbox.finish());
+    /// Ends every stream once what waits for it is written.
+    pub fn forgive_all(&self) {
+        self.outboxes.iter().for_each(|outbox| outbox.forgive());
     }
 
     /// Ends the streams whose peers have not read for that long. Returns how many.

@@ -167,6 +167,13 @@ impl Outbox {
         wake(waiting);
     }
 
+    /// Nothing more is to come, and of what is owed only what is here.
+    pub fn forgive(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.mailbox.forgive();
+        wake(waiting);
+    }
+
     /// The peer of that stream is away: what comes waits for its next stream. The stream is over. False if it was not this
     /// session's any more.
     pub fn park(&self, attachment: Attachment) -> bool {
@@ -221,6 +228,11 @@ impl Outbox {
     /// Whether the session is over.
     pub fn is_closed(&self) -> bool {
         self.waiting.lock().mailbox.is_closed()
+    }
+
+    /// Whether there is something for a writer that it has not taken.
+    pub fn keeps_writer_busy(&self) -> bool {
+        self.waiting.lock().mailbox.keeps_writer_busy()
     }
 
     /// Whether its peer is away and there is nothing to tell it, now or later.

@@ -4,6 +4,7 @@ use crate::container::ContainerKey;
 use crate::hub::Action;
 use crate::id::{ActivationId, StreamId};
 use crate::lanes::Lane;
+use crate::matcher::compact;
 use crate::outcome::{Answer, Outcome, Refusal, Reply};
 use crate::slab::Key;
 use crate::time::Timestamp;
@@ -77,6 +78,21 @@ impl Entry {
             Self::Drain(..) | Self::Draining => 0,
         };
         payload + size_of::<Self>()
+    }
+
+    /// The same with a payload of its own, which is no part of a frame.
+    pub(crate) fn compact(mut self) -> Self {
+        match &mut self {
+            Self::Dispatch(dispatch) => dispatch.payload = compact(&dispatch.payload),
+            Self::Answer(answer) => match &mut answer.outcome {
+                Outcome::Completed(bytes) | Outcome::ActionFailed(bytes) | Outcome::PlatformFailed(bytes) => {
+                    *bytes = compact(bytes);
+                }
+                Outcome::Expired | Outcome::Rejected(_) | Outcome::Lost | Outcome::TimedOut | Outcome::Accepted(_) => {}
+            },
+            Self::Refuse(_) | Self::Drain(..) | Self::Draining => {}
+        }
+        self
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Mailbox {
     owed: i64,
     /// Nothing more is to come; end once nothing is owed.
     finishing: bool,
+    /// What is still owed will not come.
+    forgiven: bool,
     standing: Standing,
     attachment: Attachment,
     /// While a peer that came back asks what became of its activations: those whose answers were here when it came, or came
@@ -87,6 +89,9 @@ enum Standing {
 const UNASKED_TIMES: usize = 8;
 /// A queue that grew past this many entries is let go when it is empty, so that a flood's memory comes back.
 const CAPACITY_KEPT: usize = 4096;
+/// With more entries than this waiting, each has bytes of its own, and no part of a frame that others share: well above what waits for a
+/// peer that reads.
+const ENTRIES_SHARED: usize = 8192;
 /// Most entries of a frame.
 const FRAME_ENTRIES_MAX: usize = 1024;
 /// A frame that holds this many bytes gets no further entry.
@@ -107,6 +112,7 @@ impl Mailbox {
             awaiting: Vec::new(),
             owed: 0,
             finishing: false,
+            forgiven: false,
             standing: Standing::Attached,
             attachment: Attachment::FIRST,
             answered: None,
@@ -126,7 +132,7 @@ impl Mailbox {
     /// Whether its peer is away and there is nothing to tell it, now or later, but that the router is draining.
     pub fn is_parked_in_vain(&self) -> bool {
         let only_that = self.entries.iter().all(|entry| matches!(entry, Entry::Draining));
-        self.standing == Standing::Parked && only_that && self.owed <= 0
+        self.standing == Standing::Parked && only_that && (self.owed <= 0 || self.forgiven)
     }
 
     /// Whether it takes nothing and gives nothing any more.
@@ -137,6 +143,8 @@ impl Mailbox {
     /// Puts entries in, in order. Once closed it keeps only dispatches, until they are taken back as [`unsent`](Self::unsent).
     pub fn fill(&mut self, entries: impl Iterator<Item = Entry>) -> Filled {
         let mut filled = Filled::default();
+        // What may wait for long must not keep alive the frame that it came in, of which others' entries are long gone.
+        let holds = self.standing == Standing::Parked || self.entries.len() > ENTRIES_SHARED;
         for entry in entries {
             match &entry {
                 Entry::Dispatch(dispatch) => self.taken += Room::cost(&dispatch.payload),
@@ -153,7 +161,7 @@ impl Mailbox {
                 }
                 _ => self.unasked_bytes += entry.bytes(),
             }
-            self.entries.push_back(entry);
+            self.entries.push_back(if holds { entry.compact() } else { entry });
         }
         if self.unasked_bytes > self.unasked_bytes_max {
             filled.closed = true;
@@ -175,7 +183,8 @@ impl Mailbox {
         if !self.is_attached(attachment) {
             return Taken::Over;
         }
-        if self.finishing && (self.owed == 0 || is(Mutant::MailboxEndsEarly)) && self.entries.is_empty() {
+        let owes = self.owed != 0 && !self.forgiven && !is(Mutant::MailboxEndsEarly);
+        if self.finishing && !owes && self.entries.is_empty() {
             return Taken::Finished;
         }
         if self.entries.is_empty() && self.awaiting.is_empty() {
@@ -225,11 +234,19 @@ impl Mailbox {
         self.finishing = true;
     }
 
+    /// Nothing more is to come, and of what is owed only what is here: the stream ends once that is written. For a router that ends,
+    /// and leaves in its store what was not read back.
+    pub fn forgive(&mut self) {
+        self.finishing = true;
+        self.forgiven = true;
+    }
+
     /// The peer of that stream is away: what comes waits for the next stream. False if it was not this one's.
     pub fn park(&mut self, attachment: Attachment) -> bool {
         let parks = self.is_attached(attachment);
         if parks {
             self.standing = Standing::Parked;
+            self.entries = std::mem::take(&mut self.entries).into_iter().map(Entry::compact).collect();
         }
         parks
     }
@@ -242,6 +259,8 @@ impl Mailbox {
         }
         self.attachment = attachment;
         self.standing = Standing::Attached;
+        // A container that rejoins waits for room anew.
+        self.awaiting.clear();
         if is(Mutant::MailboxDropsAnswers) {
             self.entries.clear();
         }
@@ -447,6 +466,38 @@ mod tests {
         assert_eq!([1, 2, 3, 4, 5].map(|number| mailbox.has_answered(&id(number))), [false, true, true, true, false]);
         mailbox.forget_answered();
         assert!(!mailbox.has_answered(&id(4)));
+    }
+
+    #[test]
+    fn what_waits_for_an_absent_peer_keeps_no_frame_alive() {
+        let frame = Bytes::from(vec![7; 1 << 20]);
+        let of_frame = |number: u128| Answer {
+            id: ActivationId(number.to_be_bytes()),
+            outcome: Outcome::Completed(frame.slice(..10)),
+            stages: Stages::default(),
+        };
+        let mut mailbox = Mailbox::new(BYTES_MAX);
+        fill(&mut mailbox, vec![Entry::Answer(of_frame(1))]);
+        mailbox.park(Attachment::FIRST);
+        fill(&mut mailbox, vec![Entry::Answer(of_frame(2))]);
+        assert!(frame.is_unique(), "only this test has it");
+        mailbox.attach(Attachment::FIRST.next());
+        let mut hands = VecDeque::new();
+        mailbox.take(Attachment::FIRST.next(), &mut hands);
+        assert_eq!(hands.iter().filter_map(number).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_owed_and_will_not_come_is_forgiven() {
+        let mut mailbox = Mailbox::new(BYTES_MAX);
+        let take = |mailbox: &mut Mailbox| mailbox.take(Attachment::FIRST, &mut VecDeque::new());
+        mailbox.owe(2);
+        fill(&mut mailbox, vec![answer(1, 0)]);
+        mailbox.finish();
+        assert!(matches!(take(&mut mailbox), Taken::Entries(_)), "what is here goes first");
+        assert!(matches!(take(&mut mailbox), Taken::Nothing), "another is owed");
+        mailbox.forgive();
+        assert!(matches!(take(&mut mailbox), Taken::Finished));
     }
 
     #[derive(Debug, Clone)]
