@@ -204,6 +204,8 @@ impl Nodes {
         for member in crew.roster.clear() {
             hub.enter(&member.action, &mut vec![Input::Gone(member.key)], pass);
         }
+        // What its stream still brings would register containers that nobody takes off.
+        crew.attachment = Attachment::OVER;
         self.streams.close(node.stream);
     }
 }

@@ -30,6 +30,8 @@ pub struct Attachment(u32);
 impl Attachment {
     /// That of the stream which began the session.
     pub const FIRST: Self = Self(0);
+    /// No stream's: of a session that is over.
+    pub const OVER: Self = Self(u32::MAX);
 
     /// The one after it.
     pub const fn next(self) -> Self {

@@ -85,14 +85,20 @@ impl Reader {
             let message = tokio::select! {
                 biased;
                 message = inbound.message() => message,
-                () = self.line.over() => return self.conclude(),
+                () = self.line.over() => {
+                    // A last frame may have been answered since the writer was done, and wakes it again.
+                    if self.line.is_finished() && self.controller.outbox.keeps_writer_busy() {
+                        continue;
+                    }
+                    return self.conclude();
+                }
             };
             match message {
                 Ok(Some(frame)) => self.handle(frame, false),
                 // It has said all it had to say and may still want the answers. A reset and a dead connection look the same
                 // here; then the writer ends before it has written all.
                 Ok(None) => {
-                    self.controller.outbox.finish();
+                    self.has_said_all();
                     self.line.over().await;
                     return self.conclude();
                 }
@@ -103,6 +109,14 @@ impl Reader {
                     return;
                 }
             }
+        }
+    }
+
+    /// Nothing if another stream has taken the session over: that one may have more to say.
+    fn has_said_all(&self) {
+        let desk = self.controller.desk.lock();
+        if desk.attachment == self.line.attachment() {
+            self.controller.outbox.finish();
         }
     }
 
