@@ -142,7 +142,9 @@ impl Metrics {
 
     fn state(&self, page: &mut String) {
         let hub = &self.service.hub;
-        let containers = hub.totals().of(Count::ContainersRegistered) - hub.totals().of(Count::ContainersLeft);
+        // Passes settle in any order: for a moment more may have left than came.
+        let totals = hub.totals();
+        let containers = totals.of(Count::ContainersRegistered).saturating_sub(totals.of(Count::ContainersLeft));
         for (name, help, value) in [
             ("router_held", "Activations queued or in flight", hub.held() as u64),
             ("router_overdue", "Of those held, answered as timed out and still in flight", hub.totals().overdue()),

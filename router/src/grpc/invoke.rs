@@ -3,7 +3,9 @@
 use super::Service;
 use super::convert::{self, status};
 use super::push::Call;
+use crate::driver::Driver;
 use crate::outbox::{Entry, Outbox, Taken};
+use engine::hub::Pass;
 use engine::id::{ActivationId, StreamId};
 use engine::input::Input;
 use engine::outcome::{Answer, Outcome, Rejection};
@@ -28,18 +30,31 @@ pub(super) async fn invoke(service: &Arc<Service>, request: v1::InvokeRequest) -
 }
 
 fn push(service: &Arc<Service>, stream: StreamId, request: v1::InvokeRequest) -> Result<(), Rejection> {
+    let mut pass = service.pass();
+    let entered = enter(service, stream, request, &mut pass);
+    if let Err(rejection) = &entered {
+        pass.tally.rejected(rejection.reason);
+    }
+    service.hub.settle(&mut pass);
+    entered
+}
+
+fn enter(
+    service: &Service,
+    stream: StreamId,
+    request: v1::InvokeRequest,
+    pass: &mut Pass<Driver>,
+) -> Result<(), Rejection> {
     let v1::InvokeRequest { key, id, time_left_ms, payload, reply } = request;
     let v1::ActionKey { namespace, action, revision } = key.unwrap_or_default();
     let limits = service.hub.limits();
     let key = limits.check_key(&namespace, &action, &revision)?;
     let id = if id.is_empty() { service.make_id() } else { limits.check_id(&id)? };
     let _at_it = service.invokes.read();
-    let mut pass = service.pass();
-    service.begin(&mut pass);
+    service.begin(pass);
     let push = Call { id, controller: stream, time_left_ms, payload, reply }.check(service, pass.now)?;
-    let action = service.hub.declare(&key, &mut pass)?;
-    service.hub.enter(&action, &mut vec![Input::Push(push)], &mut pass);
-    service.hub.settle(&mut pass);
+    let action = service.hub.declare(&key, pass)?;
+    service.hub.enter(&action, &mut vec![Input::Push(push)], pass);
     Ok(())
 }
 
