@@ -27,7 +27,8 @@ pub fn start_all(config: &Config, routes: &Routes) -> std::io::Result<Vec<mpsc::
 /// A service of the data plane, with the limits of frames set.
 pub fn with_limits(service: grpc::Routes, limits: &Limits) -> Door {
     let frame_bytes_max = limits.frame_bytes_max as usize;
-    Door::new(service, frame_bytes_max, frame_bytes_max + FRAME_SLACK)
+    let frame_entries_max = limits.frame_entries_max as usize;
+    Door::new(service, frame_bytes_max, frame_entries_max, frame_bytes_max + FRAME_SLACK)
 }
 
 fn start(number: usize, config: &Config, routes: Routes) -> std::io::Result<mpsc::Sender<Accepted>> {

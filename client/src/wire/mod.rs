@@ -175,8 +175,8 @@ fn read<Down: DownFrame>(frame: &Bytes) -> Result<Down, Malformed> {
     let mut message = Down::default();
     message.reserve(frame.len());
     let rest = split(frame, Down::LIST, |span| message.put(frame, span))?;
-    if !rest.is_empty() {
-        message.merge(rest).map_err(|_| Malformed)?;
+    if !rest.bytes.is_empty() {
+        message.merge(rest.bytes).map_err(|_| Malformed)?;
     }
     Ok(message)
 }

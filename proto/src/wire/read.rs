@@ -40,16 +40,25 @@ impl Span {
     }
 }
 
-/// Reads a frame that has a list of many entries: each of them goes to `entry`, and what else the frame has comes back, for prost.
+/// What a frame has besides its list of many entries, for prost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rest {
+    /// A message.
+    pub bytes: Bytes,
+    /// How many fields it has: before it is made into structs, which take more than the bytes of an empty one.
+    pub fields: usize,
+}
+
+/// Reads a frame that has a list of many entries: each of them goes to `entry`, and what else the frame has comes back.
 ///
 /// # Errors
 /// If it is not a message, or as `entry` says.
-pub fn split(
+pub fn split<E: From<Malformed>>(
     frame: &Bytes,
     list: u32,
-    mut entry: impl FnMut(Span) -> Result<(), Malformed>,
-) -> Result<Bytes, Malformed> {
-    let mut rest = BytesMut::new();
+    mut entry: impl FnMut(Span) -> Result<(), E>,
+) -> Result<Rest, E> {
+    let (mut rest, mut others) = (BytesMut::new(), 0);
     let mut fields = Fields::of(frame, Span::whole(frame)?);
     loop {
         while fields.skip_key(list, BYTES) {
@@ -58,10 +67,13 @@ pub fn split(
         let Some(Field { number, value, whole }) = fields.read()? else { break };
         match value {
             Value::Bytes(span) if number == list => entry(span)?,
-            _ => rest.put_slice(whole.of(frame)),
+            _ => {
+                rest.put_slice(whole.of(frame));
+                others += 1;
+            }
         }
     }
-    Ok(rest.freeze())
+    Ok(Rest { bytes: rest.freeze(), fields: others })
 }
 
 /// One field of a message.

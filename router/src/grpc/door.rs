@@ -2,7 +2,7 @@
 //! write their bodies themselves.
 
 use super::frames::Frames;
-use super::wire::{Incoming, Response};
+use super::wire::{Bounds, Incoming, Response};
 use super::{Routes, invoke, pull, push};
 use proto::v1;
 use std::convert::Infallible;
@@ -20,18 +20,19 @@ use tonic_prost::ProstCodec;
 #[derive(Debug, Clone)]
 pub struct Door {
     routes: Routes,
-    decoded_bytes_max: usize,
+    bounds: Bounds,
     encoded_bytes_max: usize,
 }
 
 impl Door {
-    /// Takes messages of at most `decoded_bytes_max` bytes and sends none longer than `encoded_bytes_max`.
-    pub fn new(routes: Routes, decoded_bytes_max: usize, encoded_bytes_max: usize) -> Self {
-        Self { routes, decoded_bytes_max, encoded_bytes_max }
+    /// Takes messages of at most `bytes_max` bytes, and about `entries_max` entries in a frame; sends none longer than
+    /// `encoded_bytes_max`.
+    pub fn new(routes: Routes, bytes_max: usize, entries_max: usize, encoded_bytes_max: usize) -> Self {
+        Self { routes, bounds: Bounds { bytes_max, entries_max }, encoded_bytes_max }
     }
 
     fn grpc<C: tonic::codec::Codec>(&self, codec: C) -> Grpc<C> {
-        Grpc::new(codec).apply_max_message_size_config(Some(self.decoded_bytes_max), Some(self.encoded_bytes_max))
+        Grpc::new(codec).apply_max_message_size_config(Some(self.bounds.bytes_max), Some(self.encoded_bytes_max))
     }
 }
 
@@ -49,15 +50,15 @@ impl Service<http::Request<Body>> for Door {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let Self { routes, decoded_bytes_max, .. } = self.clone();
+        let Self { routes, bounds, .. } = self.clone();
         let door = self.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
                 "/router.v1.Router/Push" => {
-                    stream(Incoming::new(request, decoded_bytes_max), |inbound| push::open(routes.0, inbound)).await
+                    stream(Incoming::new(request, bounds), |inbound| push::open(routes.0, inbound)).await
                 }
                 "/router.v1.Router/Pull" => {
-                    stream(Incoming::new(request, decoded_bytes_max), |inbound| pull::open(routes.0, inbound)).await
+                    stream(Incoming::new(request, bounds), |inbound| pull::open(routes.0, inbound)).await
                 }
                 "/router.v1.Router/Invoke" => door.grpc(ProstCodec::default()).unary(Invoke(routes), request).await,
                 _ => Status::unimplemented("router.v1.Router has Push, Pull and Invoke").into_http(),

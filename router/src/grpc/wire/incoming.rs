@@ -1,8 +1,7 @@
 //! The frames that come in on one stream, out of the pieces of a call's body.
 
-use super::{Inbound, Request};
+use super::{Bounds, Inbound, Request, TIMES_TOO_MANY, Unfit};
 use proto::wire::message::{Messages, Unreadable};
-use proto::wire::read::Malformed;
 use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -16,27 +15,27 @@ use tonic::{Code, Status};
 pub(in crate::grpc) struct Incoming<M> {
     body: Body,
     messages: Messages,
-    bytes_max: usize,
+    bounds: Bounds,
     kind: PhantomData<fn() -> M>,
 }
 
 impl<M: Request> Incoming<M> {
-    /// Reads frames of at most that many bytes from a call.
+    /// Reads frames within these bounds from a call.
     ///
     /// # Errors
     /// `UNIMPLEMENTED` if it is to be compressed.
-    pub(in crate::grpc) fn new(call: http::Request<Body>, bytes_max: usize) -> Result<Self, Status> {
+    pub(in crate::grpc) fn new(call: http::Request<Body>, bounds: Bounds) -> Result<Self, Status> {
         let encoding = call.headers().get("grpc-encoding");
         if encoding.is_some_and(|encoding| encoding != "identity") {
             return Err(Status::unimplemented("grpc-encoding: frames travel as they are, not compressed"));
         }
-        Ok(Self { body: call.into_body(), messages: Messages::new(bytes_max), bytes_max, kind: PhantomData })
+        Ok(Self { body: call.into_body(), messages: Messages::new(bounds.bytes_max), bounds, kind: PhantomData })
     }
 
     /// The next frame; none when the peer has sent all, or has reset the call.
     ///
     /// # Errors
-    /// `OUT_OF_RANGE` if it is too long, `INVALID_ARGUMENT` if it is not what the proto files say; else what broke.
+    /// `OUT_OF_RANGE` if it is too long or has far too many entries, `INVALID_ARGUMENT` if it is not what the proto files say; else what broke.
     ///
     /// # Cancel safety
     /// May be dropped half-way: no frame is lost.
@@ -47,7 +46,7 @@ impl<M: Request> Incoming<M> {
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Inbound<M>>, Status>> {
         loop {
             if let Some(message) = self.messages.take().map_err(|why| self.refuse(why))? {
-                let frame = Inbound::read(message).map_err(|Malformed| malformed())?;
+                let frame = Inbound::read(message, self.bounds).map_err(|why| self.unfit(why))?;
                 return Poll::Ready(Ok(Some(frame)));
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
@@ -68,15 +67,21 @@ impl<M: Request> Incoming<M> {
         match why {
             Unreadable::TooLong(bytes) => Status::out_of_range(format!(
                 "frame: {bytes} bytes, at most {} are taken (frame_bytes_max)",
-                self.bytes_max
+                self.bounds.bytes_max
             )),
             Unreadable::Compressed => Status::unimplemented("frame: it is compressed"),
         }
     }
-}
 
-fn malformed() -> Status {
-    Status::invalid_argument("frame: not what the proto files say")
+    fn unfit(&self, why: Unfit) -> Status {
+        match why {
+            Unfit::Malformed => Status::invalid_argument("frame: not what the proto files say"),
+            Unfit::TooManyEntries => Status::out_of_range(format!(
+                "frame: more than {TIMES_TOO_MANY} times as many entries as the {} that are taken (frame_entries_max)",
+                self.bounds.entries_max
+            )),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,9 +106,11 @@ mod tests {
         }
     }
 
+    const BOUNDS: Bounds = Bounds { bytes_max: 100, entries_max: 2 };
+
     fn incoming(pieces: impl IntoIterator<Item = Bytes>) -> Incoming<v1::PushRequest> {
         let call = http::Request::new(Body::new(Pieces(pieces.into_iter().collect())));
-        Incoming::new(call, 100).expect("not compressed")
+        Incoming::new(call, BOUNDS).expect("not compressed")
     }
 
     fn frame(controller_id: &'static [u8]) -> Bytes {
@@ -139,6 +146,17 @@ mod tests {
         assert_eq!(long.message(), "frame: 101 bytes, at most 100 are taken (frame_bytes_max)");
         let compressed = incoming([Bytes::from_static(&[1, 0, 0, 0, 0])]).message().await.err().unwrap();
         assert_eq!(compressed.code(), Code::Unimplemented);
+        for field in [0x1a, 0x12] {
+            let many = incoming([message(0, |to| to.extend_from_slice(&[field, 0].repeat(33)))])
+                .message()
+                .await
+                .err()
+                .unwrap();
+            assert_eq!(many.code(), Code::OutOfRange);
+            assert!(many.message().contains("as the 2 that are taken (frame_entries_max)"), "{many:?}");
+            let some = incoming([message(0, |to| to.extend_from_slice(&[field, 0].repeat(32)))]).message().await;
+            assert!(some.is_ok());
+        }
         let noise = incoming([message(0, |to| to.extend_from_slice(&[0xff]))]).message().await.err().unwrap();
         assert_eq!(noise.code(), Code::InvalidArgument);
     }
@@ -146,9 +164,9 @@ mod tests {
     #[test]
     fn a_call_that_is_to_be_compressed_is_refused() {
         let call = http::Request::builder().header("grpc-encoding", "gzip").body(Body::empty()).unwrap();
-        let status = Incoming::<v1::PushRequest>::new(call, 100).err().unwrap();
+        let status = Incoming::<v1::PushRequest>::new(call, BOUNDS).err().unwrap();
         assert_eq!(status.code(), Code::Unimplemented);
         let call = http::Request::builder().header("grpc-encoding", "identity").body(Body::empty()).unwrap();
-        assert!(Incoming::<v1::PushRequest>::new(call, 100).is_ok());
+        assert!(Incoming::<v1::PushRequest>::new(call, BOUNDS).is_ok());
     }
 }

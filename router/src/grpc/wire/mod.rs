@@ -59,14 +59,46 @@ impl Request for v1::PullRequest {
     }
 }
 
+/// How large a frame may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Bytes.
+    pub(super) bytes_max: usize,
+    /// Entries that are taken. Some more are refused one by one; with [`TIMES_TOO_MANY`] times as many it is not read: each takes more
+    /// memory than its two bytes.
+    pub(super) entries_max: usize,
+}
+
+const TIMES_TOO_MANY: usize = 16;
+
+/// Why a frame is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unfit {
+    Malformed,
+    TooManyEntries,
+}
+
+impl From<Malformed> for Unfit {
+    fn from(Malformed: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
 impl<M: Request> Inbound<M> {
-    fn read(bytes: Bytes) -> Result<Self, Malformed> {
+    fn read(bytes: Bytes, bounds: Bounds) -> Result<Self, Unfit> {
+        let most = bounds.entries_max.saturating_mul(TIMES_TOO_MANY);
         let mut entries = Vec::with_capacity(room(bytes.len()));
         let rest = split(&bytes, M::FIELD, |span| {
+            if entries.len() == most {
+                return Err(Unfit::TooManyEntries);
+            }
             entries.push(M::entry(&bytes, span)?);
             Ok(())
         })?;
-        let rest = if rest.is_empty() { M::default() } else { M::decode(rest).map_err(|_| Malformed)? };
+        if rest.fields > most {
+            return Err(Unfit::TooManyEntries);
+        }
+        let rest = if rest.fields == 0 { M::default() } else { M::decode(rest.bytes).map_err(|_| Unfit::Malformed)? };
         Ok(Self { bytes, entries, rest })
     }
 }
@@ -174,9 +206,17 @@ mod tests {
         }
     }
 
+    fn read<M: Request>(bytes: Bytes) -> Result<Inbound<M>, Malformed> {
+        let bounds = Bounds { bytes_max: usize::MAX, entries_max: usize::MAX };
+        Inbound::read(bytes, bounds).map_err(|why| {
+            assert_eq!(why, Unfit::Malformed);
+            Malformed
+        })
+    }
+
     /// As prost would have read it.
     fn pushed(bytes: Bytes) -> Result<v1::PushRequest, Malformed> {
-        let Inbound { bytes, entries, rest } = Inbound::<v1::PushRequest>::read(bytes)?;
+        let Inbound { bytes, entries, rest } = read::<v1::PushRequest>(bytes)?;
         assert!(rest.activations.is_empty());
         let activations = entries.into_iter().map(|entry| {
             let Activation { id, action, time_left_ms, payload, reply, maybe_sent } = entry;
@@ -193,7 +233,7 @@ mod tests {
     }
 
     fn pulled(bytes: Bytes) -> Result<v1::PullRequest, Malformed> {
-        let Inbound { bytes, entries, rest } = Inbound::<v1::PullRequest>::read(bytes)?;
+        let Inbound { bytes, entries, rest } = read::<v1::PullRequest>(bytes)?;
         assert!(rest.completions.is_empty());
         let completions = entries.into_iter().map(|entry| {
             let Completion { container, id, status, result, run_us, credits, epoch } = entry;
