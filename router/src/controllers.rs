@@ -191,18 +191,19 @@ impl Controller {
         pass: &mut Pass<Driver>,
     ) -> Vec<ActivationId> {
         self.outbox.not_answered(&mut ids);
-        if !ids.is_empty() {
-            hub.drop_owed(&mut ids, self.stream, &desk.earlier, pass);
-        }
         if ids.is_empty() {
             return ids;
         }
         // A push may be on its way into the engine: what was left in an intake is worked on first.
-        let earlier = desk.settle_earlier(hub, pass);
+        let actions = hub.settle_successions(&desk.earlier, pass);
+        hub.drop_owed(&mut ids, self.stream, &actions, pass);
+        if ids.is_empty() {
+            return ids;
+        }
         ids.iter().for_each(|id| hub.end(id));
-        hub.drop_owed(&mut ids, self.stream, &earlier, pass);
+        hub.drop_owed(&mut ids, self.stream, &actions, pass);
         // An answer may be on its way into the outbox: whoever freed the id has performed his effects after this.
-        desk.settle_earlier(hub, pass);
+        hub.settle_successions(&desk.earlier, pass);
         self.outbox.not_answered(&mut ids);
         ids
     }
@@ -220,19 +221,6 @@ impl Desk {
     /// The controller has asked what it wanted to know of earlier streams.
     pub fn forget_earlier(&mut self) {
         self.earlier = Vec::new();
-    }
-
-    /// Works on all that was left to the earlier actions, and to those that took over from them. Returns both.
-    fn settle_earlier(&self, hub: &Hub, pass: &mut Pass<Driver>) -> Vec<Arc<Action>> {
-        let mut settled = Vec::with_capacity(self.earlier.len());
-        for action in &self.earlier {
-            let mut next = Some(action.clone());
-            while let Some(action) = next {
-                next = hub.wait_for(&action, pass);
-                settled.push(action);
-            }
-        }
-        settled
     }
 }
 

@@ -284,11 +284,6 @@ impl Hub {
         self.shared.stored.contains(id) && !self.shared.recent.contains(id)
     }
 
-    /// Waits until all that was left to an action is worked on. Returns the revision that took over from it, where pushes go on to.
-    pub fn wait_for<P: Perform>(&self, action: &Arc<Action>, pass: &mut Pass<P>) -> Option<Arc<Action>> {
-        self.visit(action, pass, |matcher, _| matcher.newer())
-    }
-
     /// An id counts as ended from now on: should it still come, it is refused. So its controller may be told that it is lost.
     pub fn end(&self, id: &ActivationId) {
         self.shared.recent.insert(id);

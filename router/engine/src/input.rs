@@ -60,8 +60,8 @@ pub enum Input {
     Recall(Lane, u64),
     /// A newer revision of the action is current from now on.
     Supersede(Arc<Action>),
-    /// To the current revision, from one before that has no containers: it has activations back from the store and waits with them until
-    /// nothing is queued here. Answered with `MoveOn`.
+    /// To the revision that took over, from one that has no containers: it has activations back from the store and waits with them until
+    /// nothing is queued here. Answered with `MoveOn`, or handed on.
     Behind(Arc<Action>),
     /// What is queued may go to the revision that took over.
     MoveOn,

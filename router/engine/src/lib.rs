@@ -40,6 +40,7 @@ pub mod roster;
 pub mod sessions;
 pub mod slab;
 mod spill;
+mod succession;
 #[cfg(not(any(router_loom, router_shuttle)))]
 mod sync;
 #[cfg(any(router_loom, router_shuttle))]

@@ -89,8 +89,8 @@ enum Standing {
 const UNASKED_TIMES: usize = 8;
 /// A queue that grew past this many entries is let go when it is empty, so that a flood's memory comes back.
 const CAPACITY_KEPT: usize = 4096;
-/// With more entries than this waiting, each has bytes of its own, and no part of a frame that others share: well above what waits for a
-/// peer that reads.
+/// What comes while more entries than this wait gets bytes of its own, and keeps no part of a frame that others share: well above what
+/// waits for a peer that reads.
 const ENTRIES_SHARED: usize = 8192;
 /// Most entries of a frame.
 const FRAME_ENTRIES_MAX: usize = 1024;
@@ -127,6 +127,11 @@ impl Mailbox {
     /// Whether there is something for a writer that it has not taken.
     pub fn keeps_writer_busy(&self) -> bool {
         self.standing == Standing::Attached && !self.entries.is_empty()
+    }
+
+    /// As [`keeps_writer_busy`](Self::keeps_writer_busy), for the writer of that stream.
+    pub fn keeps_busy(&self, attachment: Attachment) -> bool {
+        self.is_attached(attachment) && !self.entries.is_empty()
     }
 
     /// Whether its peer is away and there is nothing to tell it, now or later, but that the router is draining.

@@ -13,7 +13,6 @@
 
 use crate::container::{Choice, ContainerKey, Containers, Registration, Room};
 use crate::effect::{Dispatch, Effect, Entry};
-use crate::hub::Action;
 use crate::id::{ActivationId, StreamId};
 use crate::input::{Input, Push};
 use crate::list::{Linked, Links, List};
@@ -23,12 +22,12 @@ use crate::outcome::{Refusal, Rejection, Reply};
 use crate::pace::Pace;
 use crate::slab::{Key, Slab};
 use crate::spill::Overflowing;
+use crate::succession::Succession;
 use crate::tally::Count;
 use crate::time::Timestamp;
 use crate::turn::Turn;
 use crate::wheel::Armed;
 use bytes::Bytes;
-use std::sync::Arc;
 
 /// Queue, containers and activations in flight of one action.
 #[derive(Debug, Default)]
@@ -48,10 +47,8 @@ pub(crate) struct Matcher {
     pub(crate) sequence: u32,
     /// What it has outside of memory.
     pub(crate) overflowing: Option<Box<Overflowing>>,
-    /// The current revision of the action, if this is not it.
-    newer: Option<Arc<Action>>,
-    /// Revisions before it that wait until nothing is queued here. They are told once, so nothing points round for long.
-    behind: Vec<Arc<Action>>,
+    /// Other revisions of the action, once it has to do with them.
+    pub(crate) succession: Option<Box<Succession>>,
     /// The latest time it was told.
     latest: Timestamp,
 }
@@ -180,11 +177,6 @@ impl Matcher {
         Some(slot.controller == session && awaited && !slot.is_answered())
     }
 
-    /// The revision that took over.
-    pub(crate) fn newer(&self) -> Option<Arc<Action>> {
-        self.newer.clone()
-    }
-
     /// Since when it has had nothing to do, as far as it knows: nothing queued, nothing in flight, no containers.
     pub(crate) fn idle_since(&self) -> Option<Timestamp> {
         (self.is_quiet() && self.containers.is_empty()).then_some(self.latest)
@@ -198,7 +190,7 @@ impl Matcher {
     // Activations come in.
 
     fn push(&mut self, push: Push, turn: &mut Turn<'_>) {
-        if let Some(newer) = &self.newer {
+        if let Some(newer) = self.newer() {
             turn.tally.count(Count::Redirected);
             return turn.elsewhere.push_back((newer.clone(), Input::Push(push)));
         }
@@ -267,12 +259,8 @@ impl Matcher {
         while self.overflowing.is_some() && self.tend(turn) {
             self.match_queued(turn);
         }
-        if self.newer.is_some() {
-            self.wind_down(turn);
-        }
-        if !self.behind.is_empty() && self.queue.is_empty() {
-            let told = self.behind.drain(..).map(|older| (older, Input::MoveOn));
-            turn.elsewhere.extend(told);
+        if self.succession.is_some() {
+            self.hand_over(turn);
         }
     }
 
@@ -330,66 +318,6 @@ impl Matcher {
         }
     }
 
-    // A newer revision takes over.
-
-    fn supersede(&mut self, newer: Arc<Action>, turn: &mut Turn<'_>) {
-        self.newer = Some(newer);
-        self.settle(turn);
-    }
-
-    /// A superseded revision drains to its containers. Without containers, what is queued moves to the current one; without
-    /// anything queued, the containers may go.
-    ///
-    /// While it overflows, what has come back waits until the current one has nothing queued: else all of a backlog that was made for the
-    /// disk would be queued there at once, where nothing that was accepted is refused.
-    fn wind_down(&mut self, turn: &mut Turn<'_>) {
-        if !self.containers.none_open() {
-            if self.queue.is_empty() && self.overflowing.is_none() {
-                self.dismiss(turn);
-            }
-        } else if self.overflowing.is_none() {
-            self.move_on(turn);
-        } else if !self.queue.is_empty() && self.asks_to_move() {
-            let newer = self.newer.clone().expect("only a superseded revision winds down");
-            turn.elsewhere.push_back((newer, Input::Behind(turn.action.clone())));
-        }
-    }
-
-    /// Tells all containers that nothing more comes to them.
-    fn dismiss(&mut self, turn: &mut Turn<'_>) {
-        for key in self.containers.open() {
-            self.revoke(key, turn);
-            self.drain(key, turn);
-        }
-    }
-
-    fn let_wait(&mut self, older: Arc<Action>, turn: &mut Turn<'_>) {
-        self.behind.push(older);
-        self.settle(turn);
-    }
-
-    fn may_move_on(&mut self, turn: &mut Turn<'_>) {
-        self.may_ask_to_move();
-        if self.newer.is_some() && self.containers.none_open() {
-            self.move_on(turn);
-        }
-        // An empty queue wants more back from the store.
-        self.settle(turn);
-    }
-
-    fn move_on(&mut self, turn: &mut Turn<'_>) {
-        let newer = self.newer.clone().expect("only a superseded revision moves on");
-        while let Some(key) = self.queue.first() {
-            let payload = self.dequeue(key, turn);
-            // Its id stays taken all the way.
-            let slot = self.slots.remove(key).expect("it was just dequeued");
-            let Slot { id, controller, reply, attempt, accepted_at, deadline, .. } = slot;
-            let push = Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: true };
-            turn.tally.count(Count::Redirected);
-            turn.elsewhere.push_back((newer.clone(), Input::Push(push)));
-        }
-    }
-
     /// Frees a slot and its id.
     pub(crate) fn forget(&mut self, key: Key, turn: &Turn<'_>) -> Slot {
         let slot = self.slots.remove(key).expect("the key was just looked up");
@@ -420,18 +348,19 @@ pub(crate) fn is_earlier(a: u32, b: u32) -> bool {
 mod tests {
     use super::*;
     use crate::effect::Perform;
-    use crate::hub::{Hub, Pass};
+    use crate::hub::{Action, Hub, Pass};
     use crate::id::ActionKey;
     use crate::input::{Completion, Rejoin};
     use crate::limits::Limits;
     use crate::outcome::{Outcome, RunStatus};
     use crate::tables;
+    use std::sync::Arc;
     use std::time::Duration;
 
     #[test]
     fn sizes() {
         let bytes = (Slab::<Slot>::ENTRY_BYTES, Containers::CONTAINER_BYTES, size_of::<Matcher>(), size_of::<Input>());
-        assert_eq!(bytes, (120, 112, 240, 88), "a slot, a container, a matcher, an input");
+        assert_eq!(bytes, (120, 112, 216, 88), "a slot, a container, a matcher, an input");
     }
 
     #[derive(Debug, Default)]

@@ -152,6 +152,8 @@ impl Matcher {
             run.end = how.map_or(run.end, |position| run.end.max(position + 1));
         }
         match how {
+            // Its controller came back, and it was ended while it was on its way: when it is read it is dropped.
+            Ok(_) if turn.shared.recent.contains(&slot.id) => turn.may_be_stored(&slot),
             Ok(_) => turn.is_stored(&slot),
             Err(Unstored::Unknown) => turn.may_be_stored(&slot),
             Err(Unstored::Refused) => turn.is_not_stored(&slot, lanes::refused()),

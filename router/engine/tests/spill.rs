@@ -477,16 +477,20 @@ fn what_an_earlier_life_left_waits_for_room() {
 fn what_a_superseded_revision_stored_goes_on_to_the_newer() {
     let overflow = OverflowLimits { lanes: 2, refill_records: 4, ..OverflowLimits::default() };
     let limits = Limits { action_queued_max: 10, overflow: Some(overflow), breaker: None, ..Limits::default() };
-    for refill_bytes in [10, 1 << 20] {
+    for (refill_bytes, revisions) in [(10, 1), (1 << 20, 1), (10, 3), (1 << 20, 3)] {
         let overflow = OverflowLimits { refill_bytes, ..limits.overflow.clone().unwrap() };
         let mut world = World::new(Limits { overflow: Some(overflow), ..limits.clone() });
         world.hub.declare(&ActionKey::new("tenant", "a0", ""), &mut world.pass).unwrap();
         (0..100).for_each(|_| world.take(&Op::Push(0)));
         world.take(&Op::Write(90, Written::Durable));
         world.enter(0, Input::Gone(world.actions[0].1));
-        let newer = ActionKey::new("tenant", "a0", "newer");
-        world.hub.declare(&newer, &mut world.pass).unwrap();
-        world.perform();
+        let mut newer = ActionKey::new("tenant", "a0", "");
+        for revision in 0..revisions {
+            newer = ActionKey::new("tenant", "a0", &format!("newer {revision}"));
+            world.hub.declare(&newer, &mut world.pass).unwrap();
+            world.perform();
+            (0..LANES).for_each(|lane| world.take(&Op::Read(lane)));
+        }
         // Nobody is there to run it.
         for _ in 0..300 {
             (0..LANES).for_each(|lane| world.take(&Op::Read(lane)));
