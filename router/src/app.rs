@@ -244,11 +244,12 @@ async fn take_care(service: Arc<Service>, write_stall: Duration) {
     }
 }
 
-/// Takes nothing new and waits until nothing is held that is still to be answered. Nodes are told of each container as soon as nothing can come for it.
-/// What is stored is read back and handed out too, for as long as `refill_until`; what is left then stays for the next start.
+/// Takes nothing new and waits until nothing is held that is still to be answered, in two looks behind one another. Nodes are told of each
+/// container as soon as nothing can come for it. What is stored is read back and handed out too, until `refill_until`; what is left then
+/// stays for the next start.
 async fn finish_held(service: &Service, refill_until: tokio::time::Instant) {
     service.drain();
-    let mut pass = service.pass();
+    let (mut pass, mut quiet) = (service.pass(), false);
     let mut tick = tokio::time::interval(DRAIN_INTERVAL);
     loop {
         let refills = tokio::time::Instant::now() < refill_until;
@@ -256,13 +257,22 @@ async fn finish_held(service: &Service, refill_until: tokio::time::Instant) {
             lanes.stop_refilling();
         }
         let stored = service.hub.totals().stored();
-        let last = service.hub.unanswered() == 0 && (stored == 0 || !refills);
+        let nothing_comes_back = stored == 0 || !refills;
+        let last = service.hub.unanswered() == 0 && nothing_comes_back;
         service.begin(&mut pass);
-        service.nodes.retire_quiet(&service.hub, &mut pass);
-        service.hub.settle(&mut pass);
+        if nothing_comes_back {
+            service.nodes.retire_quiet(&service.hub, &mut pass);
+        }
         if last {
+            // Waits for each action: what lies in an intake is queued, and who ended an activation has put its answer where it belongs.
+            service.hub.audit(&mut pass);
+        }
+        service.hub.settle(&mut pass);
+        if last && quiet {
             return;
         }
+        quiet = last;
+        tick.tick().await;
         let next_walk = tokio::time::Instant::now() + WALK_INTERVAL;
         while service.hub.unanswered() + usize::try_from(stored).unwrap_or(0) > 0
             && tokio::time::Instant::now() < next_walk
@@ -277,13 +287,9 @@ async fn finish_held(service: &Service, refill_until: tokio::time::Instant) {
 async fn write_out(service: &Service) {
     service.end();
     let mut pass = service.pass();
-    service.begin(&mut pass);
-    // Waits for each action: whoever ended an activation has put its answer where it belongs. What is still owed then will not come: it
-    // is in the store.
-    service.hub.audit(&mut pass);
     let mut tick = tokio::time::interval(DRAIN_INTERVAL);
     while service.streams.live() > 0 {
-        // Again and again: one may have come back in the meantime.
+        // Again and again: one may have come back in the meantime. What is owed and not here is in the store.
         service.streams.forgive_all();
         service.controllers.end_vain();
         service.begin(&mut pass);

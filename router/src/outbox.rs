@@ -71,7 +71,7 @@ impl Line {
     /// For the writer: it is done, and has written all that was owed or not.
     pub fn hang_up(&self, finished: bool) {
         // Read by the reader once it is told.
-        self.finished.fetch_or(finished, Ordering::Relaxed);
+        self.finished.store(finished, Ordering::Relaxed);
         self.over.notify_one();
     }
 
@@ -230,9 +230,9 @@ impl Outbox {
         self.waiting.lock().mailbox.is_closed()
     }
 
-    /// Whether there is something for a writer that it has not taken.
-    pub fn keeps_writer_busy(&self) -> bool {
-        self.waiting.lock().mailbox.keeps_writer_busy()
+    /// Whether there is something for the writer of that stream that it has not taken.
+    pub fn keeps_busy(&self, line: &Line) -> bool {
+        self.waiting.lock().mailbox.keeps_busy(line.attachment)
     }
 
     /// Whether its peer is away and there is nothing to tell it, now or later.

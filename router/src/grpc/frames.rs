@@ -126,6 +126,6 @@ impl<M: Response> Body for Frames<M> {
 
 impl<M> Drop for Frames<M> {
     fn drop(&mut self) {
-        self.line.hang_up(self.finished);
+        self.line.hang_up(self.finished && !self.outbox.keeps_busy(&self.line));
     }
 }

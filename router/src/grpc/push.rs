@@ -85,13 +85,7 @@ impl Reader {
             let message = tokio::select! {
                 biased;
                 message = inbound.message() => message,
-                () = self.line.over() => {
-                    // A last frame may have been answered since the writer was done, and wakes it again.
-                    if self.line.is_finished() && self.controller.outbox.keeps_writer_busy() {
-                        continue;
-                    }
-                    return self.conclude();
-                }
+                () = self.over() => return self.conclude(),
             };
             match message {
                 Ok(Some(frame)) => self.handle(frame, false),
@@ -99,7 +93,7 @@ impl Reader {
                 // here; then the writer ends before it has written all.
                 Ok(None) => {
                     self.has_said_all();
-                    self.line.over().await;
+                    self.over().await;
                     return self.conclude();
                 }
                 Err(status) => {
@@ -109,6 +103,15 @@ impl Reader {
                     return;
                 }
             }
+        }
+    }
+
+    /// The writer is done or gone, or the outbox closed. A last frame may have been answered since the writer was done, and wakes it
+    /// again.
+    async fn over(&self) {
+        self.line.over().await;
+        while self.line.is_finished() && self.controller.outbox.keeps_busy(&self.line) {
+            self.line.over().await;
         }
     }
 
