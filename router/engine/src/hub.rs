@@ -291,7 +291,8 @@ impl Hub {
 
     /// Brings into the cache what will be known of these ids, which the caller is about to hand in or to complete. Changes nothing.
     /// Worth it for a frame's worth of them: 4 MiB of ended ids are spread evenly, and each look waits for memory.
-    pub fn foresee(&self, ids: impl Iterator<Item = ActivationId>) {
+    pub fn foresee(&self, ids: impl Iterator<Item = ActivationId> + Clone) {
+        self.shared.stored.fetch(ids.clone());
         self.shared.recent.fetch(ids);
     }
 

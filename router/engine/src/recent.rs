@@ -20,6 +20,8 @@ use std::hint::black_box;
 pub(crate) struct Recent {
     /// A power of two of them, or none.
     sets: Box<[Set]>,
+    /// 0 until the first id: as long as nothing was remembered, no set has to be waited for.
+    used: AtomicU64,
     places: FixedState,
     prints: FixedState,
 }
@@ -47,6 +49,7 @@ impl Recent {
         let sets = if sets == 0 { 0 } else { sets.next_power_of_two() };
         Self {
             sets: (0..sets).map(|_| Set::default()).collect(),
+            used: AtomicU64::new(0),
             places: FixedState::with_seed(seed),
             prints: FixedState::with_seed(!seed),
         }
@@ -55,18 +58,28 @@ impl Recent {
     /// Remembers an id. To be called before the ledger frees it: whoever finds it free there must find it here.
     pub(crate) fn insert(&self, id: &ActivationId) {
         let Some((set, print)) = self.find(id) else { return };
-        // Relaxed, as below: the ledger's lock, which each id goes through after this and before it is looked for, orders them.
+        // Looked at first: all threads read its line, and one that is written each time would go to and fro.
+        if self.is_unused() {
+            self.used.store(1, Ordering::Relaxed);
+        }
+        // Relaxed, here and below: the ledger's lock, which each id goes through after this and before it is looked for, orders them.
         let place = set.next.fetch_add(1, Ordering::Relaxed) % PRINTS as u64;
         set.prints[usize::try_from(place).expect("below 7")].store(print, Ordering::Relaxed);
     }
 
     /// Whether that id ended lately.
     pub(crate) fn contains(&self, id: &ActivationId) -> bool {
-        self.find(id).is_some_and(|(set, print)| set.prints.iter().any(|seen| seen.load(Ordering::Relaxed) == print))
+        !self.is_unused()
+            && self
+                .find(id)
+                .is_some_and(|(set, print)| set.prints.iter().any(|seen| seen.load(Ordering::Relaxed) == print))
     }
 
     /// Fetches the sets of these ids from memory, many at a time; on its way an activation would wait for each by itself.
     pub(crate) fn fetch(&self, mut ids: impl Iterator<Item = ActivationId>) {
+        if self.is_unused() {
+            return;
+        }
         let mut places = [0; TOGETHER];
         loop {
             let mut found = 0;
@@ -82,6 +95,10 @@ impl Recent {
             let next = places[..found].iter().map(|place| self.sets[*place].next.load(Ordering::Relaxed));
             black_box(next.fold(0, u64::wrapping_add));
         }
+    }
+
+    fn is_unused(&self) -> bool {
+        self.used.load(Ordering::Relaxed) == 0
     }
 
     fn place(&self, id: &ActivationId) -> Option<usize> {
