@@ -279,7 +279,7 @@ impl Hub {
         });
     }
 
-    /// Whether it is stored: then it is answered once it has come back.
+    /// Whether it is stored: then it is answered once it has come back, unless it was acknowledged and wants no more.
     fn comes_back(&self, id: &ActivationId) -> bool {
         self.shared.stored.contains(id) && !self.shared.recent.contains(id)
     }

@@ -126,7 +126,7 @@ impl Mailbox {
 
     /// Whether there is something for a writer that it has not taken.
     pub fn keeps_writer_busy(&self) -> bool {
-        self.standing == Standing::Attached && !self.entries.is_empty()
+        self.keeps_busy(self.attachment)
     }
 
     /// As [`keeps_writer_busy`](Self::keeps_writer_busy), for the writer of that stream.
