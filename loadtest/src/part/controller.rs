@@ -113,7 +113,7 @@ impl<U: Up> Controller<U> {
         let at_once = match &plan.load {
             Load::Closed { in_flight } => *in_flight as usize,
             Load::Expiry(expiry) => expiry.deadlines as usize,
-            Load::Open { .. } | Load::Replay(_) | Load::Overflow(_) => 0,
+            Load::Open { .. } | Load::Replay(_) | Load::Overflow(_) => plan.flooded(),
         };
         let desk =
             Desk { book: Book::new(number, at_once), frames: 0, to_push: 0, next_action: 0, sequences: Vec::new() };
