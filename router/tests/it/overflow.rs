@@ -70,6 +70,29 @@ async fn what_overflows_comes_back_in_order_and_each_is_answered() {
 }
 
 #[tokio::test]
+async fn a_batch_of_many_pieces_comes_back_in_order() {
+    let folder = Folder::new("pieces");
+    let small = folder.small();
+    let router = started(|config| {
+        small(config);
+        config.limits.action_queued_max = 2000;
+    })
+    .await;
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    controller.push((0..4000).map(|number| activation(number, 1)));
+    router.metric_is("router_overflow_stored", |stored| stored == 2000).await;
+    let mut invoker = Invoker::open(&router, "node").await;
+    invoker.register(7, "good", 4);
+    run(&mut invoker, 0..4000).await;
+    for _ in 0..4000 {
+        assert_eq!(controller.answer().await.outcome(), v1::Outcome::Completed);
+    }
+    router.metric_is("router_overflow_lanes", |lanes| lanes == 0).await;
+    assert_eq!(router.metric("router_activations_total{event=\"refilled\"}").await, 2000);
+}
+
+#[tokio::test]
 async fn an_acceptance_says_where_the_activation_is() {
     let folder = Folder::new("accepted");
     let router = started(folder.small()).await;
