@@ -15,9 +15,13 @@ use std::time::{Duration, Instant};
 
 /// Records in one append: enough that a sync is shared by many, few enough that the first does not wait long for the last.
 const RECORDS_AT_ONCE: usize = 4096;
-/// From one append to the next, unless much waits: those that come in between share a sync. What overflows waits for containers anyway,
-/// and the cores are wanted by others.
-const REST: Duration = Duration::from_millis(5);
+/// From one append to the next, unless much waits, in times of what the last one took: the store, and a broker on the same cores, are at
+/// work for a fifth of the time. What overflows waits for containers anyway, and the cores are wanted by others. Those that come in
+/// between share a sync.
+const REST_TIMES: u32 = 4;
+/// The shortest and the longest rest: what is durable is acknowledged that much later.
+const REST_MIN: Duration = Duration::from_millis(5);
+const REST_MAX: Duration = Duration::from_millis(50);
 /// How long a store that could not be written is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 
@@ -32,11 +36,12 @@ pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, re
             left_alone = left_alone && !try_again(service, store);
             continue;
         }
-        rest = Instant::now() + REST;
+        let begun = Instant::now();
         let body = |spill: &Spill| Entry { lane: spill.lane.0, body: records.write(spill) };
         let entries: Vec<Entry> = spills.iter().map(body).collect();
         let results = store.append(&entries);
         drop(entries);
+        rest = Instant::now() + (begun.elapsed() * REST_TIMES).clamp(REST_MIN, REST_MAX);
         let failure = results.iter().find_map(|result| result.as_ref().err().filter(|error| is_of_store(error)));
         left_alone |= look_at_health(service, failure);
         let ends = ends(&spills, &results);
