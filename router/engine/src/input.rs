@@ -117,9 +117,24 @@ pub enum Unstored {
 pub struct Refilled {
     /// In their order.
     pub records: Vec<Spilled>,
-    /// Everything of this action that lies below it in its lane was handed in, or is lost. None: they are of another lane and were not
-    /// asked for.
+    /// Everything of this action that lies below it in its lane was handed in, or is lost. None: more of what was asked for follows, or
+    /// they are of another lane and were not asked for.
     pub cursor: Option<u64>,
+}
+
+impl Refilled {
+    /// The same in pieces of so many records, at least 1, to be handed in one after the other. Only with the last one the action learns
+    /// how far its lane is, and may ask for more.
+    pub fn pieces(self, records: usize) -> impl Iterator<Item = Self> {
+        let Self { records: all, cursor } = self;
+        let mut all = all.into_iter();
+        let mut over = false;
+        std::iter::from_fn(move || {
+            let records = (!over).then(|| all.by_ref().take(records.max(1)).collect())?;
+            over = all.len() == 0;
+            Some(Self { records, cursor: cursor.filter(|_| over) })
+        })
+    }
 }
 
 /// How an activation ended, as its container says.

@@ -6,13 +6,12 @@ use crate::driver::Driver;
 use crate::grpc::Service;
 use engine::backlog::{Backlog, Handover, Step};
 use engine::effect::Want;
-use engine::hub::{Action, Pass};
+use engine::hub::Pass;
 use engine::id::ActionKey;
-use engine::input::{Input, Refilled};
+use engine::input::Input;
 use engine::lanes::Lane;
 use engine::tally::Count;
 use overflow::{Batch, Most, Overflow, ReadError};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a lane is looked at again that waits for its store, or for something of which nobody tells.
@@ -192,23 +191,11 @@ impl Reader<'_> {
         }
         self.pass.tally.add(Count::RecoveredExpired, handover.expired);
         for (action, refilled) in handover.refilled {
-            self.hand_in(&action, refilled);
+            for piece in refilled.pieces(PIECE.records) {
+                self.service.hub.enter(&action, &mut vec![Input::Refilled(Box::new(piece))], &mut self.pass);
+                std::thread::yield_now();
+            }
         }
         true
-    }
-
-    /// In pieces. Only with the last one the action learns how far its lane is, and may ask for more.
-    fn hand_in(&mut self, action: &Arc<Action>, Refilled { records, cursor }: Refilled) {
-        let mut records = records.into_iter();
-        loop {
-            let piece = records.by_ref().take(PIECE.records).collect();
-            let is_last = records.len() == 0;
-            let refilled = Refilled { records: piece, cursor: cursor.filter(|_| is_last) };
-            self.service.hub.enter(action, &mut vec![Input::Refilled(Box::new(refilled))], &mut self.pass);
-            if is_last {
-                return;
-            }
-            std::thread::yield_now();
-        }
     }
 }

@@ -19,7 +19,7 @@ const RECORDS_AT_ONCE: usize = 4096;
 /// work for a fifth of the time. What overflows waits for containers anyway, and the cores are wanted by others. Those that come in
 /// between share a sync.
 const REST_TIMES: u32 = 4;
-/// The shortest and the longest rest: what is durable is acknowledged that much later.
+/// The shortest and the longest rest: what comes meanwhile is acknowledged that much later.
 const REST_MIN: Duration = Duration::from_millis(5);
 const REST_MAX: Duration = Duration::from_millis(50);
 /// How long a store that could not be written is left alone.

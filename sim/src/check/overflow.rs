@@ -115,12 +115,17 @@ impl Checker {
                 book.kept_at = Some((lane, position));
                 self.flow.kept.insert((lane, position), call);
                 self.sums.accepted += 1;
-                self.sums.spilled += 1;
                 self.flow.moved.stored += 1;
-                if book.quiet {
-                    book.owed = Some(Said::Accepted);
-                    self.owing += 1;
+                // Ended while it was on its way: whoever sent it is told so, and when it is read it is dropped.
+                if book.void {
+                    self.sums.lost += 1;
+                    self.sums.spill_unknown += 1;
+                    book.owed = Some(Said::Lost);
+                } else {
+                    self.sums.spilled += 1;
+                    book.owed = book.quiet.then_some(Said::Accepted);
                 }
+                self.owing += u32::from(book.owed.is_some());
                 return;
             }
             Told::Unknown => {

@@ -313,6 +313,25 @@ fn what_is_kept_and_comes_back_is_good() {
     assert!(checker.violation().is_none(), "{:?}", checker.violation());
 }
 
+/// Of another session, and that one was told that it is lost while it was on its way.
+#[test]
+fn what_was_ended_on_its_way_is_lost_once_it_is_kept() {
+    for (said, good) in [(Some(Said::Lost), true), (None, false)] {
+        let mut checker = overflowing();
+        let call = push(&mut checker, 0);
+        checker.spilling(call, 3);
+        checker.overflow_settled(checker.flow.pending);
+        checker.told_lost(call, 1);
+        checker.told(call, Told::Kept(3, 0));
+        said.into_iter().for_each(|said| checker.answered(0, call, 0, said));
+        checker.settled(0, 2, 20);
+        match good {
+            true => assert!(checker.violation().is_none(), "{:?}", checker.violation()),
+            false => broken(&checker, Invariant::I2, ""),
+        }
+    }
+}
+
 #[test]
 fn what_comes_back_unmarked_or_twice_breaks_i1() {
     let mut checker = overflowing();

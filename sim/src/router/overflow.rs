@@ -74,6 +74,8 @@ enum Doing {
 const NOBODY: StreamId = StreamId(u64::MAX);
 /// A store that is slow takes so many times as long.
 const SLOW_TIMES: u64 = 50;
+/// Handed in at once: few, so that what an action was given is mostly in several pieces.
+const PIECE_RECORDS: usize = 2;
 
 impl Router {
     /// Something that writer or reader wait for has come.
@@ -387,7 +389,12 @@ impl Router {
                     ctx.checker.refilled(call, record.sequence.is_none(), record.deadline.as_micros());
                 }
             }
-            self.enter(&action, Input::Refilled(Box::new(refilled)), ctx);
+            for piece in refilled.pieces(PIECE_RECORDS) {
+                self.hub.enter(&action, &mut vec![Input::Refilled(Box::new(piece))], &mut self.pass);
+            }
+            // Not between pieces: until the last one others may wait that nothing keeps.
+            self.carry_out(ctx);
+            self.settled(ctx);
         }
     }
 
