@@ -13,6 +13,7 @@ use overflow::{AppendError, Entry, Most, Overflow, ReadError, Span};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::future::Future;
 use std::pin::pin;
@@ -36,28 +37,30 @@ fn lanes_keep_their_order_and_marks_survive() {
         let config = config(broker, "order");
         let store = open(&config);
         let entries: Vec<Entry> = (0..300).map(|number| entry(number % 3, number)).collect();
-        let positions: Vec<u64> = store.append(&entries).into_iter().map(Result::unwrap).collect();
-        assert_eq!(positions, (0..300).map(|number| number / 3).collect::<Vec<u64>>());
-        assert_eq!(store.span(1), Span { first: 0, next: 100 });
-        assert_eq!(store.usage().bytes, 300 * 256);
+        let of_lane_1: Vec<u64> = positions(&store.append(&entries)).into_iter().skip(1).step_by(3).collect();
+        let (middle, late, next) = (of_lane_1[40], of_lane_1[90], of_lane_1[99] + 1);
+        assert_eq!(store.span(1), Span { first: 0, next });
+        assert!((300 * 256..310 * 256).contains(&store.usage().bytes), "{:?}", store.usage());
 
+        // The mark lies in the middle of a message.
         let batch = store.read(1, 0, Most { records: 40, bytes: usize::MAX }).unwrap();
         assert_eq!(numbers(&batch.records), (0..40).map(|index| index * 3 + 1).collect::<Vec<u16>>());
+        assert_eq!(batch.next, middle);
         store.consume(1, batch.next, 40).unwrap();
-        assert_eq!(store.read(1, 40, Most { records: 9, bytes: 257 }).unwrap().records.len(), 1);
-        assert_eq!(store.read(1, 100, ALL).unwrap().next, 100);
+        assert_eq!(store.read(1, middle, Most { records: 9, bytes: 257 }).unwrap().records.len(), 1);
+        assert_eq!(store.read(1, next, ALL).unwrap().next, next);
 
         // As after a crash: the first one never said that all had arrived.
         let again = open(&config);
-        assert_eq!((again.span(1), again.span(2)), (Span { first: 40, next: 100 }, Span { first: 0, next: 100 }));
+        assert_eq!((again.span(1), again.span(2)), (Span { first: middle, next }, Span { first: 0, next }));
         assert_eq!(again.usage().lost_in_crash_max, 40);
-        assert_eq!(read_to(&again, 1, 40, 100).len(), 60);
-        again.consume(1, 90, 50).unwrap();
+        assert_eq!(numbers(&read_all(&again, 1)), (40..100).map(|index| index * 3 + 1).collect::<Vec<u16>>());
+        again.consume(1, late, 50).unwrap();
         again.close();
         assert_eq!(again.append(&entries[..1]), [Err(AppendError::Closed)]);
 
         let after_close = open(&config);
-        assert_eq!(after_close.span(1), Span { first: 90, next: 100 });
+        assert_eq!(after_close.span(1), Span { first: late, next });
         assert_eq!(after_close.usage().lost_in_crash_max, 0);
     });
 }
@@ -72,13 +75,13 @@ fn a_record_too_large_is_named_with_the_limit() {
         let body = |bytes| Entry { lane: 0, body: Bytes::from(vec![1; bytes]) };
         let limit = 100_000 - 1024;
         let results = store.append(&[body(limit), body(limit + 1), body(1)]);
-        assert_eq!(results[0], Ok(0));
+        assert!(results[0].is_ok());
         assert_eq!(results[1], Err(AppendError::TooLarge { bytes: limit + 1, limit }));
         assert!(results[2].is_err(), "nothing passes a failure in its lane");
         // Many small ones are not too large together.
         let small: Vec<Entry> = (0..1000).map(|_| body(1000)).collect();
         assert!(store.append(&small).iter().all(Result::is_ok));
-        assert_eq!(read_to(&store, 0, 0, 1001).len(), 1001);
+        assert_eq!(read_all(&store, 0).len(), 1001);
     });
 }
 
@@ -101,14 +104,15 @@ fn consumed_records_are_dropped_from_the_topic() {
     with_broker(|broker| {
         let config = config(broker, "trim");
         let store = open(&config);
-        let entries: Vec<Entry> = (0..30).map(|number| entry(2, number)).collect();
-        assert!(store.append(&entries).iter().all(Result::is_ok));
-        store.consume(2, 20, 20).unwrap();
+        // Each append is a message, in which there are two.
+        let pair = |number: u16| positions(&store.append(&[entry(2, 2 * number), entry(2, 2 * number + 1)]));
+        let positions: Vec<u64> = (0..15).flat_map(pair).collect();
+        store.consume(2, positions[21], 21).unwrap();
         let asker = client(broker);
-        eventually("the topic begins at the mark", LONG, || {
-            asker.inner().fetch_watermarks(&config.topic, 2, LONG).is_ok_and(|edges| edges == (20, 30))
+        eventually("the topic begins with the message that has the mark", LONG, || {
+            asker.inner().fetch_watermarks(&config.topic, 2, LONG).is_ok_and(|edges| edges == (10, 15))
         });
-        assert_eq!(numbers(&read_to(&store, 2, 20, 30)), (20..30).collect::<Vec<u16>>());
+        assert_eq!(numbers(&read_all(&store, 2)), (21..30).collect::<Vec<u16>>());
     });
 }
 
@@ -117,28 +121,49 @@ fn records_deleted_by_others_are_gone_and_never_jumped_over() {
     with_broker(|broker| {
         let config = config(broker, "deleted-records");
         let store = open(&config);
-        let entries: Vec<Entry> = (0..50).map(|number| entry(0, number)).collect();
-        assert!(store.append(&entries).iter().all(Result::is_ok));
-        assert_eq!(store.read(0, 0, Most { records: 5, bytes: usize::MAX }).unwrap().next, 5);
+        // Each in a message of its own.
+        let positions: Vec<u64> = (0..50).flat_map(|number| positions(&store.append(&[entry(0, number)]))).collect();
+        let fifth = store.read(0, 0, Most { records: 5, bytes: usize::MAX }).unwrap().next;
         delete_records(broker, &config, 0, 30);
         // What was fetched before may still come; then it is told where the lane goes on.
-        let mut from = 5;
+        let mut from = fifth;
         let first = loop {
             match store.read(0, from, Most { records: 5, bytes: usize::MAX }) {
-                Ok(batch) => from = check_run(&batch.records, from),
+                Ok(batch) => {
+                    let due = positions.iter().skip_while(|position| **position < from);
+                    assert!(batch.records.iter().map(|(position, _)| position).eq(due.take(batch.records.len())));
+                    from = batch.next;
+                }
                 Err(ReadError::Gone { first, .. }) => break first,
                 Err(other) => panic!("{other}"),
             }
-            if from == 50 {
-                from = 5;
+            if from == store.span(0).next {
+                from = fifth;
             }
         };
-        assert_eq!(first, 30);
-        assert_eq!(numbers(&read_to(&store, 0, first, 50)), (30..50).collect::<Vec<u16>>());
+        assert!(first > positions[29] && first <= positions[30]);
+        assert_eq!(numbers(&read_from(&store, 0, first)), (30..50).collect::<Vec<u16>>());
         // A new store finds the gap too, for its mark is below.
         let again = open(&config);
-        assert_eq!(again.span(0), Span { first: 0, next: 50 });
-        assert!(matches!(again.read(0, 0, ALL), Err(ReadError::Gone { first: 30, .. })));
+        assert_eq!(again.span(0), store.span(0));
+        assert!(matches!(again.read(0, 0, ALL), Err(ReadError::Gone { first: told, .. }) if told == first));
+    });
+}
+
+#[test]
+fn what_others_wrote_into_the_topic_is_damaged_and_passed_over() {
+    with_broker(|broker| {
+        let config = config(broker, "foreign");
+        let store = open(&config);
+        assert!(store.append(&[entry(0, 0), entry(0, 1)]).iter().all(Result::is_ok));
+        let other: BaseProducer = ClientConfig::new().set("bootstrap.servers", broker.servers()).create().unwrap();
+        for _ in 0..2 {
+            other.send(BaseRecord::<(), str>::to(&config.topic).partition(0).payload("hello")).unwrap();
+        }
+        other.flush(LONG).unwrap();
+        assert!(store.append(&[entry(0, 2)])[0].is_ok());
+        assert_eq!(numbers(&read_all(&store, 0)), [0, 1, 2]);
+        assert_eq!(store.usage().damaged, 2);
     });
 }
 
@@ -147,20 +172,24 @@ fn a_topic_deleted_while_running_is_named_and_nothing_is_made_up() {
     with_broker(|broker| {
         let config = config(broker, "deleted-topic");
         let store = open(&config);
-        assert_eq!(store.append(&[entry(0, 0), entry(0, 1)]), [Ok(0), Ok(1)]);
+        let end = positions(&store.append(&[entry(0, 0), entry(0, 1)]))[1] + 1;
         delete_topic(broker, &config);
         eventually("the loss is noticed", LONG, || store.trouble().is_some_and(|why| why.contains("deleted")));
         let refused = store.append(&[entry(0, 2)]);
         assert!(refused[0].is_err(), "{refused:?}");
-        eventually("it is final", LONG, || matches!(store.read(0, 0, ALL), Err(ReadError::Gone { first: 2, .. })));
+        eventually(
+            "it is final",
+            LONG,
+            || matches!(store.read(0, 0, ALL), Err(ReadError::Gone { first, .. }) if first == end),
+        );
         assert!(
             matches!(&store.append(&[entry(0, 2)])[0], Err(AppendError::Unavailable(why)) if why.contains("deleted"))
         );
-        assert_eq!(store.read(0, 2, ALL).unwrap().records, []);
-        store.consume(0, 2, 0).unwrap();
+        assert_eq!(store.read(0, end, ALL).unwrap().records, []);
+        store.consume(0, end, 0).unwrap();
         // Opened again, it starts with a new topic.
         let again = open(&config);
-        assert_eq!(again.append(&[entry(0, 7)]), [Ok(0)]);
+        assert!(again.append(&[entry(0, 7)])[0].is_ok());
         assert_eq!(numbers(&again.read(0, 0, ALL).unwrap().records), [7]);
     });
 }
@@ -170,10 +199,11 @@ fn a_topic_recreated_behind_its_back_is_named() {
     with_broker(|broker| {
         let config = config(broker, "recreated");
         let store = open(&config);
-        assert!(store.append(&[entry(0, 0), entry(0, 1), entry(1, 2)]).iter().all(Result::is_ok));
+        let end = positions(&store.append(&[entry(0, 0), entry(0, 1), entry(1, 2)]))[1] + 1;
         delete_topic(broker, &config);
         eventually("there is one of that name again", LONG, || try_create(broker, &config, 3, &[]).is_ok());
-        eventually("it is noticed", LONG, || matches!(store.read(0, 0, ALL), Err(ReadError::Gone { first: 2, .. })));
+        let is_gone = || matches!(store.read(0, 0, ALL), Err(ReadError::Gone { first, .. }) if first == end);
+        eventually("it is noticed", LONG, is_gone);
         assert!(
             matches!(&store.append(&[entry(0, 3)])[0], Err(AppendError::Unavailable(why)) if why.contains("recreated"))
         );
@@ -194,7 +224,7 @@ fn a_broker_that_is_absent_at_the_start_is_not_waited_for() {
         broker.start();
         eventually("the store comes by itself", LONG, || store.trouble().is_none());
         assert!(store.ready());
-        assert_eq!(store.append(&[entry(0, 0)]), [Ok(0)]);
+        assert!(store.append(&[entry(0, 0)])[0].is_ok());
     });
 }
 
@@ -203,7 +233,7 @@ fn a_broker_that_stands_still_is_refused_and_comes_back() {
     with_broker(|broker| {
         let config = config(broker, "slow");
         let store = open(&config);
-        assert_eq!(store.append(&[entry(0, 0)]), [Ok(0)]);
+        assert!(store.append(&[entry(0, 0)])[0].is_ok());
         broker.stop();
         let start = Instant::now();
         let unknown = store.append(&[entry(0, 1)]);
@@ -216,9 +246,10 @@ fn a_broker_that_stands_still_is_refused_and_comes_back() {
         broker.go_on();
         eventually("the store comes back", LONG, || store.trouble().is_none());
         eventually("it takes records", LONG, || store.append(&[entry(0, 3)])[0].is_ok());
-        let read = numbers(&store.read(0, 0, ALL).unwrap().records);
+        let records = store.read(0, 0, ALL).unwrap().records;
+        let (first, read) = (records[0].0, numbers(&records));
         assert!(read.first() == Some(&0) && read.last() == Some(&3) && !read.contains(&2), "{read:?}");
-        store.consume(0, 1, 1).unwrap();
+        store.consume(0, first + 1, 1).unwrap();
     });
 }
 
@@ -228,15 +259,16 @@ fn a_mark_that_cannot_be_written_hands_out_nothing() {
         let config = config(broker, "marks");
         let store = open(&config);
         assert!(store.append(&[entry(0, 0), entry(0, 1)]).iter().all(Result::is_ok));
-        assert_eq!(store.read(0, 0, ALL).unwrap().next, 2);
+        let Span { first, next } = store.span(0);
+        assert_eq!((first, store.read(0, 0, ALL).unwrap().next), (0, next));
         broker.stop();
         let start = Instant::now();
-        assert!(store.consume(0, 2, 2).is_err());
+        assert!(store.consume(0, next, 2).is_err());
         assert!(start.elapsed() < 3 * config.timeout + Duration::from_secs(2), "{:?}", start.elapsed());
-        assert_eq!(store.span(0), Span { first: 0, next: 2 });
+        assert_eq!(store.span(0), Span { first, next });
         broker.go_on();
-        eventually("the mark can be written", LONG, || store.consume(0, 2, 2).is_ok());
-        assert_eq!(open(&config).span(0), Span { first: 2, next: 2 });
+        eventually("the mark can be written", LONG, || store.consume(0, next, 2).is_ok());
+        assert_eq!(open(&config).span(0), Span { first: next, next });
     });
 }
 
@@ -275,10 +307,15 @@ fn entry(lane: u16, number: u16) -> Entry {
     Entry { lane, body: Bytes::from(body) }
 }
 
-/// What lies from there to below `end`: a read may give less than there is.
-fn read_to(store: &Kafka, lane: u16, mut from: u64, end: u64) -> Vec<(u64, Bytes)> {
+/// All that is not consumed.
+fn read_all(store: &Kafka, lane: u16) -> Vec<(u64, Bytes)> {
+    read_from(store, lane, store.span(lane).first)
+}
+
+/// What lies from there on: a read may give less than there is.
+fn read_from(store: &Kafka, lane: u16, mut from: u64) -> Vec<(u64, Bytes)> {
     let mut read = Vec::new();
-    while from < end {
+    while from < store.span(lane).next {
         let batch = store.read(lane, from, ALL).unwrap();
         assert!(batch.next > from, "nothing is read at {from}");
         read.extend(batch.records);
@@ -291,12 +328,9 @@ fn numbers(records: &[(u64, Bytes)]) -> Vec<u16> {
     records.iter().map(|(_, body)| u16::from_be_bytes([body[0], body[1]])).collect()
 }
 
-/// Each record follows the one before, from `from` on. Where the next one is.
-fn check_run(records: &[(u64, Bytes)], from: u64) -> u64 {
-    let positions: Vec<u64> = records.iter().map(|(position, _)| *position).collect();
-    let next = from + records.len() as u64;
-    assert_eq!(positions, (from..next).collect::<Vec<u64>>());
-    next
+/// Of an append that was taken.
+fn positions(results: &[Result<u64, AppendError>]) -> Vec<u64> {
+    results.iter().map(|result| *result.as_ref().unwrap()).collect()
 }
 
 fn client(broker: &Broker) -> AdminClient<DefaultClientContext> {

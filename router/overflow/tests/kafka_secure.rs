@@ -51,7 +51,7 @@ fn a_broker_that_comes_late_is_logged_in_to() {
         eventually("the cause is told", SOON, || store.trouble().is_some_and(|why| why.contains("Connection refused")));
         broker.start();
         eventually("it comes up by itself", Duration::from_secs(60), || store.trouble().is_none());
-        assert_eq!(store.append(&[entry(0)]), [Ok(0)]);
+        assert!(store.append(&[entry(0)])[0].is_ok());
     });
 }
 

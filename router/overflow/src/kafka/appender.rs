@@ -1,10 +1,12 @@
 //! Appends: what is handed to the producer, and what its reports make of an append as a whole.
 
 use super::Shared;
+use super::bundle::{self, Bundle};
 use super::health::Refusal;
 use super::reports::{self, Call, Reports};
 use crate::{AppendError, Entry};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use std::collections::HashSet;
 use std::time::Duration;
 
 pub(super) type Producer = ThreadedProducer<Reports>;
@@ -20,12 +22,21 @@ pub(super) fn append(shared: &Shared, entries: &[Entry]) -> Vec<Outcome> {
         Ok(producer) => producer,
         Err(error) => return vec![Err(error); entries.len()],
     };
-    let before: Vec<u64> = entries.iter().map(|entry| shared.lanes.span(entry.lane).next).collect();
+    let mut outcomes = check(shared, entries);
+    let good = entries.iter().enumerate().filter(|(index, _)| outcomes[*index].is_ok());
+    let bundles = bundle::pack(good, shared.record_bytes_max());
+    let before: Vec<u64> = bundles.iter().map(|bundle| shared.lanes.span(bundle.lane).next).collect();
     let reports = producer.client().context();
-    let call = reports.begin(entries.len());
-    send(shared, &producer, &call, entries);
+    let call = reports.begin(bundles.len());
+    send(shared, &producer, &call, &bundles);
     let results = reports.end(&call, shared.config.timeout + GRACE);
-    settle(shared, entries, &before, results)
+    for (bundle, result) in bundles.iter().zip(settle(shared, &bundles, &before, results)) {
+        match result {
+            Ok(offset) => bundle.positions(offset).for_each(|(index, position)| outcomes[index] = Ok(position)),
+            Err(error) => bundle.entries.iter().for_each(|index| outcomes[*index] = Err(error.clone())),
+        }
+    }
+    outcomes
 }
 
 fn producer(shared: &Shared) -> Result<std::sync::Arc<Producer>, AppendError> {
@@ -40,25 +51,20 @@ fn producer(shared: &Shared) -> Result<std::sync::Arc<Producer>, AppendError> {
     shared.producer.read().clone().ok_or(AppendError::Closed)
 }
 
-/// What cannot be sent ends its lane for this append: nothing may pass it.
-fn send(shared: &Shared, producer: &Producer, call: &Call, entries: &[Entry]) {
-    let mut stopped = vec![false; usize::from(shared.config.lanes)];
-    for (index, entry) in entries.iter().enumerate() {
-        let lane = usize::from(entry.lane);
-        let sent = match stopped.get(lane) {
-            Some(true) => Err(behind()),
-            _ => check(shared, entry).and_then(|()| send_one(shared, producer, call.tag(index), entry)),
-        };
-        if let Err(error) = sent {
-            call.settle(index, Err(error));
-            if let Some(stopped) = stopped.get_mut(lane) {
-                *stopped = true;
-            }
+/// Which entries may be sent; the position is still to come. One that may not ends its lane for this append: nothing may pass it.
+fn check(shared: &Shared, entries: &[Entry]) -> Vec<Outcome> {
+    let mut stopped = HashSet::new();
+    let check = |entry: &Entry| {
+        let checked = if stopped.contains(&entry.lane) { Err(behind()) } else { check_one(shared, entry) };
+        if let Err(AppendError::TooLarge { .. }) = checked {
+            stopped.insert(entry.lane);
         }
-    }
+        checked.map(|()| 0)
+    };
+    entries.iter().map(check).collect()
 }
 
-fn check(shared: &Shared, entry: &Entry) -> Result<(), AppendError> {
+fn check_one(shared: &Shared, entry: &Entry) -> Result<(), AppendError> {
     let (lanes, limit) = (shared.config.lanes, shared.record_bytes_max());
     if entry.lane >= lanes {
         return Err(AppendError::NoSuchLane { lane: entry.lane, lanes });
@@ -69,38 +75,56 @@ fn check(shared: &Shared, entry: &Entry) -> Result<(), AppendError> {
     Ok(())
 }
 
-fn send_one(shared: &Shared, producer: &Producer, tag: usize, entry: &Entry) -> Result<(), AppendError> {
-    let record: BaseRecord<'_, (), [u8], usize> =
-        BaseRecord::with_opaque_to(&shared.config.topic, tag).partition(i32::from(entry.lane)).payload(&entry.body);
+/// What cannot be sent ends its lane, too.
+fn send(shared: &Shared, producer: &Producer, call: &Call, bundles: &[Bundle]) {
+    let mut stopped = HashSet::new();
+    for (index, bundle) in bundles.iter().enumerate() {
+        let sent = match stopped.contains(&bundle.lane) {
+            true => Err(behind()),
+            false => send_one(shared, producer, call.tag(index), bundle),
+        };
+        if let Err(error) = sent {
+            call.settle(index, Err(error));
+            stopped.insert(bundle.lane);
+        }
+    }
+}
+
+fn send_one(shared: &Shared, producer: &Producer, tag: usize, bundle: &Bundle) -> Result<(), AppendError> {
+    let record: BaseRecord<'_, (), [u8], usize> = BaseRecord::with_opaque_to(&shared.config.topic, tag)
+        .partition(i32::from(bundle.lane))
+        .payload(&bundle.message);
     producer.send(record).map_err(|(error, _)| reports::refused(&error))
 }
 
 /// Takes note of what is durable. In a lane, nothing behind a failure counts as stored, though it may be.
-fn settle(shared: &Shared, entries: &[Entry], before: &[u64], results: Vec<Outcome>) -> Vec<Outcome> {
-    let mut stopped = vec![false; usize::from(shared.config.lanes)];
-    let settle_one = |((result, entry), before): ((Outcome, &Entry), &u64)| {
+fn settle(shared: &Shared, bundles: &[Bundle], before: &[u64], results: Vec<Outcome>) -> Vec<Outcome> {
+    let mut stopped = HashSet::new();
+    let settle_one = |((result, bundle), before): ((Outcome, &Bundle), &u64)| {
         match &result {
-            Ok(position) => stored(shared, entry, *position, *before),
+            Ok(offset) => stored(shared, bundle, *offset, *before),
             Err(AppendError::Unknown(why)) => shared.health.suspect(why),
             Err(_) => {}
         }
-        let Some(stopped) = stopped.get_mut(usize::from(entry.lane)) else { return result };
-        let behind = *stopped && result.is_ok();
-        *stopped |= result.is_err();
-        if behind { Err(AppendError::Unknown(BEHIND.to_owned())) } else { result }
+        if result.is_err() {
+            stopped.insert(bundle.lane);
+        } else if stopped.contains(&bundle.lane) {
+            return Err(AppendError::Unknown(BEHIND.to_owned()));
+        }
+        result
     };
-    results.into_iter().zip(entries).zip(before).map(settle_one).collect()
+    results.into_iter().zip(bundles).zip(before).map(settle_one).collect()
 }
 
-/// A position that was there before means that the log was cut back, or that this is another topic of the same name.
-fn stored(shared: &Shared, entry: &Entry, position: u64, before: u64) {
-    if position < before {
-        let (lane, topic) = (entry.lane, &shared.config.topic);
+/// An offset that was there before means that the log was cut back, or that this is another topic of the same name.
+fn stored(shared: &Shared, bundle: &Bundle, offset: u64, before: u64) {
+    if bundle::start(offset) < before {
+        let (lane, topic, before) = (bundle.lane, &shared.config.topic, bundle::offset(before));
         let why =
-            format!("topic {topic} was recreated or cut back: lane {lane} went to {before} and is at {position} now");
+            format!("topic {topic} was recreated or cut back: lane {lane} went to {before} and is at {offset} now");
         shared.health.lose(&why);
     } else {
-        shared.lanes.appended(entry.lane, position, entry.body.len());
+        shared.lanes.appended(bundle.lane, offset, bundle.message.len());
     }
 }
 

@@ -3,6 +3,7 @@
 //! That thread is there because librdkafka's call has no timeout: it waits for as long as the broker that keeps the group is
 //! away, and the one without waiting never tells how it ended.
 
+use super::bundle;
 use super::topic::{self, Asker};
 use parking_lot::{Condvar, Mutex};
 use rdkafka::TopicPartitionList;
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a lane's mark says.
+/// What a lane's mark says: the position and how many records were handed out for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) before: u64,
@@ -101,19 +102,30 @@ fn commit(consumer: &Asker, topic: &str, asked: &[(u64, u16, Mark)]) -> KafkaRes
     let mut list = TopicPartitionList::with_capacity(asked.len());
     for (_, lane, mark) in asked {
         let mut element = list.add_partition(topic, i32::from(*lane));
-        element.set_offset(topic::offset(mark.before))?;
-        element.set_metadata(format!("{HANDED}{}", mark.handed));
+        element.set_offset(topic::offset(bundle::offset(mark.before)))?;
+        element.set_metadata(metadata(*mark));
     }
     consumer.commit(&list, CommitMode::Sync)
 }
 
-/// How many records a commit handed out, by its metadata. None, where somebody else wrote it.
-pub(super) fn handed(metadata: &str) -> u32 {
-    metadata.strip_prefix(HANDED).and_then(|count| count.parse().ok()).unwrap_or(0)
+/// Says what an offset does not: how far into its message the mark is, and how many records were handed out.
+fn metadata(mark: Mark) -> String {
+    format!("{HANDED}{}{PLACE}{}", mark.handed, bundle::place(mark.before))
 }
 
-/// How the metadata of a commit starts; the count follows.
+/// What a commit says. Where somebody else wrote its metadata, nothing was handed out and the mark is at the start of a message.
+pub(super) fn mark(offset: u64, metadata: &str) -> Mark {
+    let start = bundle::start(offset);
+    let said = || {
+        let (handed, place) = metadata.strip_prefix(HANDED)?.split_once(PLACE)?;
+        Some(Mark { handed: handed.parse().ok()?, before: start + u64::from(place.parse::<u16>().ok()?) })
+    };
+    said().unwrap_or(Mark { before: start, handed: 0 })
+}
+
+/// What is before each of the two numbers.
 const HANDED: &str = "handed=";
+const PLACE: &str = " place=";
 
 #[cfg(test)]
 mod tests {
@@ -142,7 +154,17 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_says_all_of_a_mark() {
+        for (offset, place, handed) in [(0, 0, 0), (5, 65_535, 7), (1 << 40, 1, u32::MAX)] {
+            let written = Mark { before: bundle::start(offset) + place, handed };
+            assert_eq!(mark(offset, &metadata(written)), written);
+        }
+    }
+
+    #[test]
     fn what_others_wrote_as_metadata_hands_out_nothing() {
-        assert_eq!([handed("handed=12"), handed(""), handed("handed=-1"), handed("12")], [12, 0, 0, 0]);
+        for metadata in ["", "12", "handed=-1 place=1", "handed=1 place=65536", "handed=1"] {
+            assert_eq!(mark(5, metadata), Mark { before: bundle::start(5), handed: 0 }, "{metadata}");
+        }
     }
 }

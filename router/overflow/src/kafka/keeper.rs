@@ -3,6 +3,7 @@
 
 use super::Shared;
 use super::appender::Producer;
+use super::bundle;
 use super::commits::Mark;
 use super::health::State;
 use super::marks;
@@ -99,13 +100,14 @@ impl Keeper {
     }
 
     fn recover_lane(&self, lane: u16, low: u64, high: u64, mark: Option<Mark>) -> Result<(), Trouble> {
+        let [first, next] = [low, high].map(bundle::start);
         // Without a mark nothing was consumed, so what is gone from its beginning was taken away by others, and has to be told.
-        let unmarked = if low == high { high } else { 0 };
+        let unmarked = if low == high { next } else { 0 };
         let Mark { before, handed } = mark.unwrap_or(Mark { before: unmarked, handed: 0 });
         // A mark beyond the end is of a log that was longer: all that is left of it was consumed.
-        let mark = before.min(high);
+        let mark = before.min(next);
         if let Some(mut known) = self.shared.lanes.lane(lane) {
-            *known = Lane { mark, next: high, trimmed: low, ..Lane::default() };
+            *known = Lane { mark, next, unsized_below: next, trimmed: first, ..Lane::default() };
         }
         if handed == 0 && mark == before {
             return Ok(());
@@ -134,11 +136,12 @@ impl Keeper {
     /// Records that were durable must still be there; more may be, if an append ended without an answer.
     fn compare(&self, before: &[Lane], high: &[u64]) -> Result<(), Trouble> {
         for (lane, (known, high)) in (0..).zip(before.iter().zip(high)) {
-            if *high < known.next {
-                return Err(Trouble::Wrong(format!("lane {lane} went to {} and ends at {high} now", known.next)));
+            let (next, was) = (bundle::start(*high), bundle::offset(known.next));
+            if next < known.next {
+                return Err(Trouble::Wrong(format!("lane {lane} went to {was} and ends at {high} now")));
             }
             if let Some(mut lane) = self.shared.lanes.lane(lane) {
-                lane.next = lane.next.max(*high);
+                lane.next = lane.next.max(next);
             }
         }
         Ok(())
@@ -211,15 +214,18 @@ impl Keeper {
     /// Has the broker drop what is consumed. Where that fails it is told again next time.
     fn trim(&mut self) {
         let (most, shared) = (self.most(), Arc::clone(&self.shared));
-        let consumed = |(lane, known): (u16, Lane)| (known.mark > known.trimmed).then_some((lane, known.mark));
+        let consumed = |(lane, known): (u16, Lane)| {
+            let whole = bundle::offset(known.mark);
+            (whole > bundle::offset(known.trimmed)).then_some((lane, whole))
+        };
         let below: Vec<_> = (0..).zip(shared.lanes.all()).filter_map(consumed).collect();
         let Ok(admin) = self.admin() else { return };
         if below.is_empty() || topic::drop_below(admin, &shared.config, &below, most).is_err() {
             return;
         }
-        for (lane, position) in below {
+        for (lane, whole) in below {
             if let Some(mut lane) = shared.lanes.lane(lane) {
-                lane.trimmed = lane.trimmed.max(position);
+                lane.trimmed = lane.trimmed.max(bundle::start(whole));
             }
         }
     }

@@ -1,10 +1,11 @@
 //! What is known of each lane: how far it goes, how far it is consumed. It talks to nobody.
 
+use super::bundle;
 use crate::{Span, Usage};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One lane. Positions are Kafka's offsets.
+/// One lane. Positions are those of [`bundle`](super::bundle).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Lane {
     /// Everything below is consumed, durably.
@@ -13,6 +14,10 @@ pub(super) struct Lane {
     pub(super) next: u64,
     /// The broker was told to drop everything below.
     pub(super) trimmed: u64,
+    /// Of the messages below it nobody knows how long they are: they were there at opening.
+    pub(super) unsized_below: u64,
+    /// Bytes of the others, as far as they are not consumed. An estimate where some are.
+    pub(super) bytes: u64,
     /// How many records the mark handed out; 0 once it is known that they were.
     pub(super) handed: u32,
     /// A commit of this lane that was not answered yet, by its number.
@@ -21,13 +26,30 @@ pub(super) struct Lane {
     pub(super) unsure: bool,
 }
 
+impl Lane {
+    /// Everything below is consumed. Messages are taken to be as long as the others that wait.
+    pub(super) fn consume(&mut self, before: u64) {
+        let before = before.max(self.mark);
+        let waiting = |from: u64| u128::from(bundle::messages(from.max(self.unsized_below), self.next));
+        let left = (u128::from(self.bytes) * waiting(before)).checked_div(waiting(self.mark));
+        self.bytes = left.and_then(|left| u64::try_from(left).ok()).unwrap_or(0);
+        self.mark = before;
+    }
+
+    /// Messages that wait and of which it is not known how long they are.
+    fn unsized_messages(&self) -> u64 {
+        bundle::messages(self.mark, self.unsized_below)
+    }
+}
+
 /// All lanes, each behind a lock of its own, and what is counted for all of them.
 #[derive(Debug)]
 pub(super) struct Lanes {
     lanes: Vec<Mutex<Lane>>,
     /// Held while a mark is being written, so that an earlier one never overtakes a later one.
     turns: Vec<Mutex<()>>,
-    records: AtomicU64,
+    /// Appended since opening, and the bytes of all of them.
+    messages: AtomicU64,
     bytes: AtomicU64,
     pub(super) damaged: AtomicU64,
     pub(super) lost_in_crash: AtomicU64,
@@ -38,7 +60,7 @@ impl Lanes {
         Self {
             lanes: (0..lanes).map(|_| Mutex::default()).collect(),
             turns: (0..lanes).map(|_| Mutex::default()).collect(),
-            records: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
             lost_in_crash: AtomicU64::new(0),
@@ -63,21 +85,22 @@ impl Lanes {
         Span { first: lane.mark, next: lane.next.max(lane.mark) }
     }
 
-    /// A record is durable at `position`.
-    pub(super) fn appended(&self, lane: u16, position: u64, bytes: usize) {
+    /// A message is durable at that offset.
+    pub(super) fn appended(&self, lane: u16, offset: u64, bytes: usize) {
         if let Some(mut lane) = self.lane(lane) {
-            lane.next = lane.next.max(position + 1);
+            lane.next = lane.next.max(bundle::start(offset + 1));
+            lane.bytes += bytes as u64;
         }
-        self.records.fetch_add(1, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Bytes by estimate: what is not consumed times the mean body appended since opening, for a broker does not tell.
+    /// Bytes by estimate, for a broker does not tell. What was there at opening counts with the mean message appended since.
     pub(super) fn usage(&self) -> Usage {
-        let waiting: u64 = self.all().iter().map(|lane| lane.next.saturating_sub(lane.mark)).sum();
-        let mean = self.bytes.load(Ordering::Relaxed).checked_div(self.records.load(Ordering::Relaxed));
+        let mean = self.bytes.load(Ordering::Relaxed).checked_div(self.messages.load(Ordering::Relaxed)).unwrap_or(0);
+        let of_lane = |lane: &Lane| lane.bytes.saturating_add(lane.unsized_messages().saturating_mul(mean));
         Usage {
-            bytes: waiting.saturating_mul(mean.unwrap_or(0)),
+            bytes: self.all().iter().map(of_lane).fold(0, u64::saturating_add),
             damaged: self.damaged.load(Ordering::Relaxed),
             lost_in_crash_max: self.lost_in_crash.load(Ordering::Relaxed),
         }
@@ -94,10 +117,30 @@ mod tests {
         assert_eq!(lanes.usage(), Usage::default());
         lanes.appended(1, 0, 100);
         lanes.appended(1, 1, 300);
-        assert_eq!(lanes.span(1), Span { first: 0, next: 2 });
+        assert_eq!(lanes.span(1), Span { first: 0, next: bundle::start(2) });
         assert_eq!(lanes.usage().bytes, 400);
-        lanes.lane(1).unwrap().mark = 1;
+        lanes.lane(1).unwrap().consume(bundle::start(1));
         assert_eq!(lanes.usage().bytes, 200);
+        lanes.lane(1).unwrap().consume(bundle::start(1) + 9);
+        assert_eq!(lanes.usage().bytes, 200, "a message that is not consumed to its end is there");
+        lanes.lane(1).unwrap().consume(bundle::start(2));
+        assert_eq!(lanes.usage().bytes, 0);
         assert_eq!(lanes.span(2), Span::default());
+    }
+
+    #[test]
+    fn what_was_there_at_opening_counts_like_what_came_since() {
+        let lanes = Lanes::new(2);
+        let [next, mark] = [5, 2].map(bundle::start);
+        *lanes.lane(0).unwrap() = Lane { mark, next, unsized_below: next, ..Lane::default() };
+        assert_eq!(lanes.usage().bytes, 0, "nothing came yet");
+        lanes.appended(1, 0, 100);
+        assert_eq!(lanes.usage().bytes, 400);
+        lanes.appended(0, 5, 300);
+        assert_eq!(lanes.usage().bytes, 1000);
+        lanes.lane(0).unwrap().consume(bundle::start(4));
+        assert_eq!(lanes.usage().bytes, 600);
+        lanes.lane(0).unwrap().consume(next);
+        assert_eq!(lanes.usage().bytes, 400);
     }
 }

@@ -1,4 +1,4 @@
-//! Consume marks: the group's committed offsets, with how many records each mark hands out as metadata.
+//! Consume marks: the group's committed offsets, with the place in a message and how many records a mark hands out as metadata.
 
 use super::Shared;
 use super::commits::{self, Mark};
@@ -39,7 +39,8 @@ pub(super) fn write(shared: &Shared, lane: u16, mark: Mark) -> Result<(), Consum
         return Err(ConsumeError::Unavailable(why));
     }
     if let Some(mut known) = shared.lanes.lane(lane) {
-        (known.mark, known.handed) = (mark.before.max(known.mark), mark.handed);
+        known.consume(mark.before);
+        known.handed = mark.handed;
     }
     Ok(())
 }
@@ -62,8 +63,8 @@ pub(super) fn load(consumer: &Asker, config: &Config, most: Duration) -> KafkaRe
     for element in found.elements() {
         element.error()?;
         let place = usize::try_from(element.partition()).ok().and_then(|partition| marks.get_mut(partition));
-        if let (Some(place), Some(before)) = (place, topic::position(element.offset())) {
-            *place = Some(Mark { before, handed: commits::handed(element.metadata()) });
+        if let (Some(place), Some(offset)) = (place, topic::whole(element.offset())) {
+            *place = Some(commits::mark(offset, element.metadata()));
         }
     }
     Ok(marks)

@@ -1,4 +1,5 @@
-//! The Kafka store: lanes are the partitions of one topic, positions its offsets, consume marks a group's committed offsets.
+//! The Kafka store: lanes are the partitions of one topic, positions its offsets and places in messages, consume marks a group's committed
+//! offsets.
 //!
 //! - **Durable** is what all in-sync replicas have in memory (`acks=all`). A broker does not sync to its disk before it answers
 //!   unless it is set up to, so power loss of all replicas at once may take acknowledged records away; killed brokers and
@@ -12,6 +13,7 @@
 //! - A mark that was not acknowledged may still come to pass, and an append that ends as `Unknown` may be read later.
 
 mod appender;
+mod bundle;
 mod commits;
 mod config;
 mod health;

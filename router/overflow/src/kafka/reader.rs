@@ -1,5 +1,6 @@
 //! Reading lanes: a few consumers, each on one lane at a time, which fetch ahead of their caller. None of them commits.
 
+use super::bundle;
 use super::health::Refusal;
 use super::topic;
 use super::{Quiet, Shared};
@@ -9,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Message, TopicPartitionList};
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -17,9 +19,9 @@ pub(super) struct Reader {
     consumer: BaseConsumer<Quiet>,
     /// The lane that is assigned, and the position of the record that comes next.
     at: Option<(u16, u64)>,
-    /// That record, if it was fetched and did not fit.
-    ahead: Option<(u64, Bytes)>,
-    /// A batch of records was damaged; what follows tells how many they were.
+    /// What is left of the message that was fetched last.
+    ahead: VecDeque<(u64, Bytes)>,
+    /// Messages were damaged; what follows tells how many they were. Each counts as one, for how many records it had nobody knows.
     damaged: bool,
     used: Instant,
 }
@@ -81,7 +83,9 @@ impl Readers {
 
     fn open(&self, shared: &Shared) -> Result<Reader, ReadError> {
         match shared.config.consumer().create_with_context(Quiet) {
-            Ok(consumer) => Ok(Reader { consumer, at: None, ahead: None, damaged: false, used: Instant::now() }),
+            Ok(consumer) => {
+                Ok(Reader { consumer, at: None, ahead: VecDeque::new(), damaged: false, used: Instant::now() })
+            }
             Err(error) => {
                 self.give_back(None);
                 Err(ReadError::Unavailable(error.to_string()))
@@ -136,16 +140,16 @@ impl Reader {
                 Found::Record(position, body) => {
                     bytes += body.len();
                     if bytes > most.bytes && !batch.records.is_empty() {
-                        self.ahead = Some((position, body));
+                        self.ahead.push_front((position, body));
                         break;
                     }
-                    batch.damaged += position - batch.next;
+                    batch.damaged += bundle::messages(batch.next, position);
                     batch.next = position + 1;
                     batch.records.push((position, body));
                 }
                 Found::Damaged => self.damaged = true,
                 Found::End if self.damaged => {
-                    batch.damaged += next - batch.next;
+                    batch.damaged += bundle::messages(batch.next, next);
                     batch.next = next;
                 }
                 Found::End => {}
@@ -164,9 +168,10 @@ impl Reader {
     }
 
     fn go_to(&mut self, shared: &Shared, lane: u16, from: u64) -> KafkaResult<()> {
-        (self.at, self.ahead, self.damaged) = (None, None, false);
+        (self.at, self.damaged) = (None, false);
+        self.ahead.clear();
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition_offset(&shared.config.topic, i32::from(lane), topic::offset(from))?;
+        list.add_partition_offset(&shared.config.topic, i32::from(lane), topic::offset(bundle::offset(from)))?;
         self.consumer.assign(&list)?;
         self.at = Some((lane, from));
         Ok(())
@@ -175,10 +180,10 @@ impl Reader {
     /// The next thing to know of, by `until`. What the client says of brokers and connections is passed over: it goes on by
     /// itself, or the time is over.
     fn found(&mut self, shared: &Shared, until: Instant) -> Result<Found, Stop> {
-        if let Some((position, body)) = self.ahead.take() {
-            return Ok(Found::Record(position, body));
-        }
         loop {
+            if let Some((position, body)) = self.ahead.pop_front() {
+                return Ok(Found::Record(position, body));
+            }
             let left = until.saturating_duration_since(Instant::now());
             let Some(event) = self.consumer.poll(left.min(LOOK)) else {
                 if left.is_zero() || shared.health.check().is_err() {
@@ -187,7 +192,10 @@ impl Reader {
                 continue;
             };
             match event {
-                Ok(message) => return Ok(record(&message)),
+                Ok(message) => match records(&message) {
+                    Some(records) => self.ahead = records,
+                    None => return Ok(Found::Damaged),
+                },
                 Err(KafkaError::PartitionEOF(_)) => return Ok(Found::End),
                 Err(error) => match error.rdkafka_error_code() {
                     Some(Code::BadMessage | Code::InvalidMessage) => return Ok(Found::Damaged),
@@ -200,19 +208,18 @@ impl Reader {
     }
 }
 
-fn record(message: &impl Message) -> Found {
-    let body = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
-    u64::try_from(message.offset()).map_or(Found::Nothing, |position| Found::Record(position, body))
+fn records(message: &impl Message) -> Option<VecDeque<(u64, Bytes)>> {
+    bundle::unpack(u64::try_from(message.offset()).ok()?, message.payload()?)
 }
 
 /// Tells records that are gone from a broker that is.
 fn explain(shared: &Shared, lane: u16, from: u64, stop: Stop) -> ReadError {
-    let name = &shared.config.topic;
+    let (name, from) = (&shared.config.topic, bundle::offset(from));
     let why = match stop {
         Stop::OutOfRange => match topic::edges_of(&shared.marks, &shared.config, lane, shared.config.timeout) {
             Ok((low, high)) if low > from && low <= high => {
                 let why = format!("topic {name} begins at {low} in partition {lane}, and nobody consumed to there");
-                return ReadError::Gone { first: low, why };
+                return ReadError::Gone { first: bundle::start(low), why };
             }
             Ok((low, high)) => format!("partition {lane} of {name} has {low} to {high}, and {from} is out of range"),
             Err(error) => error.to_string(),

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What became of each entry of one append, so far.
+/// What became of each bundle of one append, so far.
 #[derive(Debug)]
 pub(super) struct Call {
     number: usize,
@@ -22,17 +22,18 @@ pub(super) struct Call {
 
 #[derive(Debug)]
 struct Outcomes {
+    /// Offsets.
     results: Vec<Option<Result<u64, AppendError>>>,
     missing: usize,
 }
 
 impl Call {
-    /// What the producer is to carry with an entry, so that its report finds back.
+    /// What the producer is to carry with a bundle, so that its report finds back.
     pub(super) fn tag(&self, index: usize) -> usize {
         self.number << INDEX_BITS | index
     }
 
-    /// The first word on an entry stands.
+    /// The first word on a bundle stands.
     pub(super) fn settle(&self, index: usize, result: Result<u64, AppendError>) {
         let mut outcomes = self.outcomes.lock();
         if let Some(slot @ None) = outcomes.results.get_mut(index) {
@@ -57,18 +58,18 @@ impl Reports {
         Self { calls: Mutex::default(), health }
     }
 
-    /// Opens a call for so many entries.
-    pub(super) fn begin(&self, entries: usize) -> Arc<Call> {
+    /// Opens a call for so many bundles.
+    pub(super) fn begin(&self, bundles: usize) -> Arc<Call> {
         let mut calls = self.calls.lock();
         calls.0 = (calls.0 + 1) & (usize::MAX >> INDEX_BITS);
         let number = calls.0;
-        let outcomes = Mutex::new(Outcomes { results: vec![None; entries], missing: entries });
+        let outcomes = Mutex::new(Outcomes { results: vec![None; bundles], missing: bundles });
         let call = Arc::new(Call { number, outcomes, done: Condvar::new() });
         calls.1.insert(number, Arc::clone(&call));
         call
     }
 
-    /// Until each entry has its report, or `most` is over; librdkafka gives every record one within its own timeout.
+    /// Until each bundle has its report, or `most` is over; librdkafka gives every record one within its own timeout.
     pub(super) fn end(&self, call: &Call, most: Duration) -> Vec<Result<u64, AppendError>> {
         let until = Instant::now() + most;
         let mut outcomes = call.outcomes.lock();
@@ -99,7 +100,7 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
         let Some(call) = call else { return };
         let result = match report {
             Ok(message) => {
-                u64::try_from(message.offset()).map_err(|_| AppendError::Unknown("no position told".to_owned()))
+                u64::try_from(message.offset()).map_err(|_| AppendError::Unknown("no offset told".to_owned()))
             }
             Err((error, _)) => Err(refused(error)),
         };
@@ -127,7 +128,7 @@ pub(super) fn refused(error: &KafkaError) -> AppendError {
     }
 }
 
-/// A tag is the call's number and, in this many bits, the entry's index. An append has fewer entries than that, for they
+/// A tag is the call's number and, in this many bits, the bundle's index. An append has fewer bundles than that, for they
 /// are all in memory.
 const INDEX_BITS: u32 = usize::BITS / 2;
 const INDEX_MASK: usize = usize::MAX >> INDEX_BITS;
@@ -141,11 +142,11 @@ mod tests {
     }
 
     #[test]
-    fn results_come_in_the_order_of_the_entries() {
+    fn results_come_in_the_order_of_the_bundles() {
         let reports = reports();
         let call = reports.begin(3);
-        for (index, position) in [(2, 12), (0, 10), (1, 11)] {
-            call.settle(index, Ok(position));
+        for (index, offset) in [(2, 12), (0, 10), (1, 11)] {
+            call.settle(index, Ok(offset));
         }
         assert_eq!(reports.end(&call, Duration::ZERO), [Ok(10), Ok(11), Ok(12)]);
         assert!(reports.calls.lock().1.is_empty());
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_tell_calls_and_entries_apart() {
+    fn tags_tell_calls_and_bundles_apart() {
         let reports = reports();
         let (one, two) = (reports.begin(9), reports.begin(9));
         assert_eq!((one.tag(7) >> INDEX_BITS, one.tag(7) & INDEX_MASK), (one.number, 7));

@@ -87,7 +87,7 @@ pub(super) fn message_bytes_max(admin: &AdminClient<Quiet>, config: &Config, mos
     told.first()?.as_ref().ok()?.get("max.message.bytes")?.value.as_ref()?.parse().ok()
 }
 
-/// Has the broker drop what lies below the given positions.
+/// Has the broker drop what lies below the given offsets.
 pub(super) fn drop_below(
     admin: &AdminClient<Quiet>,
     config: &Config,
@@ -95,15 +95,15 @@ pub(super) fn drop_below(
     most: Duration,
 ) -> KafkaResult<()> {
     let mut list = TopicPartitionList::with_capacity(below.len());
-    for (lane, position) in below {
-        list.add_partition_offset(&config.topic, i32::from(*lane), offset(*position))?;
+    for (lane, below) in below {
+        list.add_partition_offset(&config.topic, i32::from(*lane), offset(*below))?;
     }
     let options = AdminOptions::new().request_timeout(Some(most)).operation_timeout(Some(most));
     let done = wait(admin.delete_records(&list, &options), most)?;
     done.elements().iter().try_for_each(|element| element.error())
 }
 
-/// The first position of each lane (`Offset::Beginning`), or the one above its last record (`Offset::End`).
+/// The first offset of each lane (`Offset::Beginning`), or the one above its last record (`Offset::End`).
 pub(super) fn edges(consumer: &Asker, config: &Config, edge: Offset, most: Duration) -> KafkaResult<Vec<u64>> {
     let mut list = partitions(config);
     list.set_all_offsets(edge)?;
@@ -112,14 +112,14 @@ pub(super) fn edges(consumer: &Asker, config: &Config, edge: Offset, most: Durat
     for element in found.elements() {
         element.error()?;
         let place = usize::try_from(element.partition()).ok().and_then(|partition| edges.get_mut(partition));
-        if let (Some(place), Some(position)) = (place, position(element.offset())) {
-            *place = position;
+        if let (Some(place), Some(edge)) = (place, whole(element.offset())) {
+            *place = edge;
         }
     }
     Ok(edges)
 }
 
-/// One lane's first position and the one above its last record.
+/// One lane's first offset and the one above its last record.
 pub(super) fn edges_of(consumer: &Asker, config: &Config, lane: u16, most: Duration) -> KafkaResult<(u64, u64)> {
     let (low, high) = consumer.fetch_watermarks(&config.topic, i32::from(lane), most)?;
     Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
@@ -134,11 +134,11 @@ pub(super) fn partitions(config: &Config) -> TopicPartitionList {
     list
 }
 
-pub(super) fn offset(position: u64) -> Offset {
-    Offset::Offset(i64::try_from(position).unwrap_or(i64::MAX))
+pub(super) fn offset(whole: u64) -> Offset {
+    Offset::Offset(i64::try_from(whole).unwrap_or(i64::MAX))
 }
 
-pub(super) fn position(offset: Offset) -> Option<u64> {
+pub(super) fn whole(offset: Offset) -> Option<u64> {
     match offset {
         Offset::Offset(offset) => u64::try_from(offset).ok(),
         _ => None,
