@@ -10,6 +10,7 @@
 //! - **One router alone** uses the topic and the group. Nothing stops a second one.
 //! - **Marks expire** with the group, on brokers by default 7 days after the last one (`offsets.retention.minutes`). What is
 //!   consumed is dropped from the topic soon after, so that little would come twice even then.
+//! - **A message holds many records** of one append and lane. Damage takes all of a message, and counts as one.
 //! - A mark that was not acknowledged may still come to pass, and an append that ends as `Unknown` may be read later.
 
 mod appender;
