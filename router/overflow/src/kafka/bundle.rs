@@ -41,8 +41,7 @@ pub(super) fn pack<'a>(entries: impl Iterator<Item = (usize, &'a Entry)>, most: 
 impl Bundle {
     /// The entries with their positions, once the message has an offset.
     pub(super) fn positions(&self, offset: u64) -> impl Iterator<Item = (usize, u64)> {
-        let first = start(offset + 1) - self.entries.len() as u64;
-        self.entries.iter().copied().zip(first..)
+        self.entries.iter().copied().zip(first(offset, self.entries.len())..)
     }
 
     fn push(&mut self, index: usize, body: &[u8]) {
@@ -64,8 +63,12 @@ pub(super) fn unpack(offset: u64, message: &[u8]) -> Option<VecDeque<(u64, Bytes
         rest = behind;
     }
     let is_bundle = rest.is_empty() && (1..=PLACES).contains(&bodies.len());
-    let first = start(offset + 1) - bodies.len() as u64;
-    is_bundle.then(|| (first..).zip(bodies).collect())
+    is_bundle.then(|| (first(offset, bodies.len())..).zip(bodies).collect())
+}
+
+/// Where the first of so many bodies lies; there is a place for each.
+fn first(offset: u64, bodies: usize) -> u64 {
+    start(offset + 1) - bodies as u64
 }
 
 /// Below the first body of the message at that offset, and above all before.
@@ -156,8 +159,8 @@ mod tests {
         assert!(bundles.iter().all(|bundle| bundle.message.len() <= BUNDLE_BYTES));
         let mut message = vec![0; 1 + (PLACES + 1) * LENGTH_BYTES];
         message[0] = VERSION;
-        assert_eq!(unpack(3, &message), None, "one too many");
+        assert_eq!([0, 3].map(|offset| unpack(offset, &message)), [None, None], "one too many");
         message.truncate(1 + PLACES * LENGTH_BYTES);
-        assert_eq!(unpack(3, &message).unwrap()[0].0, start(3));
+        assert_eq!([0, 3].map(|offset| unpack(offset, &message).unwrap()[0].0), [0, 3].map(start));
     }
 }

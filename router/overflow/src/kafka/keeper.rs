@@ -215,8 +215,7 @@ impl Keeper {
     fn trim(&mut self) {
         let (most, shared) = (self.most(), Arc::clone(&self.shared));
         let consumed = |(lane, known): (u16, Lane)| {
-            let whole = bundle::offset(known.mark);
-            (whole > bundle::offset(known.trimmed)).then_some((lane, whole))
+            (bundle::messages(known.trimmed, known.mark) > 0).then(|| (lane, bundle::offset(known.mark)))
         };
         let below: Vec<_> = (0..).zip(shared.lanes.all()).filter_map(consumed).collect();
         let Ok(admin) = self.admin() else { return };
