@@ -7,7 +7,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use overflow::disk::{Config, Disk};
 use overflow::seal::{Keys, Sealed};
-use overflow::{Entry, Most, Overflow};
+use overflow::{Entry, Group, Marks, Most, Note, Overflow};
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -101,7 +101,11 @@ fn keys() -> Keys {
 
 fn entries(records: usize, lanes: u16) -> Vec<Entry> {
     let body = Bytes::from(vec![0xa5; BODY_BYTES]);
-    (0..lanes).cycle().take(records).map(|lane| Entry { lane, body: body.clone() }).collect()
+    (0..lanes)
+        .cycle()
+        .take(records)
+        .map(|lane| Entry { lane, group: Group(0), note: Note::default(), body: body.clone() })
+        .collect()
 }
 
 fn spilled(store: &dyn Overflow, entries: &[Entry], appends: u64) -> Duration {
@@ -115,13 +119,13 @@ fn spilled(store: &dyn Overflow, entries: &[Entry], appends: u64) -> Duration {
 fn refilled(store: &dyn Overflow, lanes: u16, records: usize, reads: u64) -> Duration {
     for lane in (0..lanes).cycle().take(usize::try_from(reads).unwrap_or(usize::MAX)) {
         let body = Bytes::from(vec![0xa5; BODY_BYTES]);
-        let entries = vec![Entry { lane, body }; records];
+        let entries = vec![Entry { lane, group: Group(0), note: Note::default(), body }; records];
         assert!(store.append(&entries).iter().all(Result::is_ok));
     }
     let most = Most { records, bytes: usize::MAX };
     let start = Instant::now();
     for lane in (0..lanes).cycle().take(usize::try_from(reads).unwrap_or(usize::MAX)) {
-        let batch = store.read(lane, store.span(lane).first, most).expect("it can be read");
+        let batch = store.read(lane, store.span(lane).first, None, most).expect("it can be read");
         assert_eq!(batch.records.len(), records);
         consume(store, lane, batch.next);
     }
@@ -129,5 +133,5 @@ fn refilled(store: &dyn Overflow, lanes: u16, records: usize, reads: u64) -> Dur
 }
 
 fn consume(store: &dyn Overflow, lane: u16, before: u64) {
-    store.consume(lane, before, 0).expect("it can be marked");
+    store.consume(lane, &Marks::up_to(before), 0).expect("it can be marked");
 }

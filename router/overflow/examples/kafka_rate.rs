@@ -14,7 +14,7 @@ mod support;
 
 use bytes::Bytes;
 use overflow::kafka::{Config, Kafka};
-use overflow::{Entry, Most, Overflow};
+use overflow::{Entry, Marks, Most, Overflow};
 use std::time::{Duration, Instant};
 use support::broker::{Broker, eventually};
 
@@ -47,7 +47,8 @@ fn tell(what: &str, batch: usize, lanes: u16, work: impl FnOnce() -> usize) {
 
 fn append(store: &Kafka, batch: usize, lanes: u16, records: usize) -> usize {
     let body = Bytes::from(vec![7; 256]);
-    let entries: Vec<Entry> = (0..lanes).cycle().take(batch).map(|lane| Entry { lane, body: body.clone() }).collect();
+    let entries: Vec<Entry> =
+        (0..lanes).cycle().take(batch).map(|lane| overflow::contract::entry(lane, &body)).collect();
     let batches = records / batch;
     for _ in 0..batches {
         for result in store.append(&entries) {
@@ -71,9 +72,10 @@ fn alternate(store: &Kafka, batch: usize, lanes: u16, records: usize) -> usize {
 }
 
 fn one_batch(store: &Kafka, lane: u16, most: usize) -> Option<usize> {
-    let found =
-        store.read(lane, store.span(lane).first, Most { records: most, bytes: 64 << 20 }).expect("the broker runs");
+    let found = store
+        .read(lane, store.span(lane).first, None, Most { records: most, bytes: 64 << 20 })
+        .expect("the broker runs");
     let count = found.records.len();
-    store.consume(lane, found.next, u32::try_from(count).expect("a batch is small")).expect("the broker runs");
+    store.consume(lane, &Marks::up_to(found.next), count as u64).expect("the broker runs");
     (count > 0).then_some(count)
 }

@@ -3,6 +3,7 @@
 //! A store keeps opaque bodies in lanes. It knows nothing of activations, deadlines or actions, starts no runtime and never
 //! decides what is spilled or read back; whoever calls it does. Its calls block, so they belong on threads of their own.
 
+mod consumed;
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod disk;
@@ -17,36 +18,98 @@ pub mod seal;
 use bytes::Bytes;
 use std::fmt;
 
+/// Whose record it is among those that share a lane. Opaque to the store, and kept unsealed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group(pub u64);
+
+/// A few bytes kept beside a record, so that the caller still knows whose the record was when the record is damaged or missing.
+/// Opaque to the store, and kept unsealed. The store need not know the note once it was opened again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Note(pub [u8; Note::BYTES]);
+
+impl Note {
+    /// Length of a note, in bytes.
+    pub const BYTES: usize = 24;
+}
+
 /// One body on its way into a lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Below [`Overflow::lanes`].
     pub lane: u16,
+    /// Whose it is.
+    pub group: Group,
+    /// What is told in place of the body, should the body be lost.
+    pub note: Note,
     /// What is kept; opaque.
     pub body: Bytes,
+}
+
+/// One body on its way out of a lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it lies in its lane.
+    pub position: u64,
+    /// Whose it is, as the entry said.
+    pub group: Group,
+    /// The entry's body.
+    pub body: Bytes,
+}
+
+/// A record that is damaged or missing, and whose note is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// Where the record lay in its lane.
+    pub position: u64,
+    /// Whose it was.
+    pub group: Group,
+    /// The entry's note.
+    pub note: Note,
+}
+
+/// How far a lane is consumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks<'a> {
+    /// Every record below this position is consumed.
+    pub before: u64,
+    /// Of each of these groups, every record below its position is consumed.
+    pub groups: &'a [(Group, u64)],
+}
+
+impl Marks<'_> {
+    /// Everything below `before`, of all groups.
+    pub const fn up_to(before: u64) -> Self {
+        Self { before, groups: &[] }
+    }
 }
 
 /// How much a read takes at most. It takes one record even if that is longer, so that a lane never stands still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Most {
-    /// Records.
+    /// Records, lost ones among them.
     pub records: usize,
     /// Bytes of their bodies together.
     pub bytes: usize,
 }
 
-/// What a read found, in the order of the appends.
+/// What a read found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Positions, ascending, and bodies.
-    pub records: Vec<(u64, Bytes)>,
-    /// Where the next read goes on: past the last record, and past what was damaged behind it.
+    /// Records in the order of the appends: positions ascend.
+    pub records: Vec<Record>,
+    /// Records that are damaged or missing and whose notes are known; positions ascend. Like a record, one is told again by
+    /// every read that comes by, until it is consumed.
+    pub lost: Vec<Lost>,
+    /// Where the next read goes on, of the same group if one was asked for: past the last record, and past whatever was passed
+    /// over behind it.
     pub next: u64,
-    /// Records that could not be read and were passed over. Where damage hides how many, each gap counts as one at least.
+    /// Records that could not be read and that no read of this store, since it was opened, had counted before; the lost ones
+    /// are among them. Where damage hides how many they were, each gap counts as one at least.
     pub damaged: u64,
 }
 
-/// The part of a lane that is durable and not consumed: positions from `first` to below `next`. Empty if they are equal.
+/// The part of a lane that is durable and not consumed: positions from `first` to below `next`. Empty if they are equal. Marks of
+/// single groups do not move `first`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Span {
     /// Of the first record that is not consumed.
@@ -62,7 +125,8 @@ pub struct Usage {
     pub bytes: u64,
     /// Damaged records passed over since it was opened, those found at opening among them.
     pub damaged: u64,
-    /// At opening after a crash: at most so many records had been marked as consumed and perhaps not handed out.
+    /// At opening after a crash: at most so many records had been marked as consumed and perhaps not dealt with. The largest
+    /// `handed` among the lanes' last marks, for each counts over all lanes; 0 after a close.
     pub lost_in_crash_max: u64,
 }
 
@@ -154,25 +218,37 @@ pub enum ConsumeError {
         /// How many there are.
         lanes: u16,
     },
+    /// More groups than that cannot have a mark of their own above `before`.
+    #[error("{groups} groups with a mark of their own: the store keeps {limit} for a lane")]
+    TooManyGroups {
+        /// How many it would have been.
+        groups: usize,
+        /// How many there may be: [`Overflow::group_marks_max`].
+        limit: usize,
+    },
     /// The mark cannot be made durable at the moment.
     #[error("the consume mark cannot be written: {0}")]
     Unavailable(String),
 }
 
-/// Lanes of records: appended at the end, read in order, consumed from the front.
+/// Lanes of records: appended at the end, read in order, consumed from the front, each group for itself.
 ///
 /// - **Durable.** An append returns a position only once the record survives the end of this process (which of machine and
 ///   power failure it survives is each store's to say). Positions of a lane ascend; they need not be dense.
 /// - **Order.** Reading a lane gives its records in the order of their appends. Within one append, the first failure in a lane
 ///   fails all later entries of that lane.
-/// - **Once.** What lies below a consume mark is never read again, not after a crash either, whatever else is damaged. So a
-///   caller marks first and hands out then: a crash between the two loses at most the records of the last mark.
+/// - **Groups.** Several groups may share a lane. The records of one are consumed in their order, the groups independently of
+///   each other: one that stands still holds up nobody's records, but may hold up the space that is given back.
+/// - **Once.** What lies below a consume mark, the lane's or its own group's, is never read again, not after a crash either,
+///   whatever else is damaged. So a caller marks first and hands out then: a crash between the two loses at most the records of
+///   the last mark.
 /// - **Damage** loses the records it touches. They are counted and passed over, never returned, and nothing is deleted because
-///   of it.
+///   of it. Where a note is known, it is told in the record's place ([`Batch::lost`]). Where nothing tells whose a damaged
+///   record was, any read that comes by counts it, whichever group it asks for.
 /// - **Lanes are apart.** A failing or slow lane holds up calls for other lanes no longer than the device does.
 ///
 /// Every call may come from any thread and may block for as long as the device or the broker takes, within the store's own
-/// timeout. A lane has at most one reader at a time that moves forward; that is the caller's to keep.
+/// timeout. A lane has at most one reader at a time; that is the caller's to keep.
 pub trait Overflow: Send + Sync + fmt::Debug {
     /// How many lanes there are, at least one; fixed.
     fn lanes(&self) -> u16;
@@ -186,19 +262,32 @@ pub trait Overflow: Send + Sync + fmt::Debug {
     /// Makes entries durable, as many syncs as needed and no more. A result for each, in their order: the position, or why not.
     fn append(&self, entries: &[Entry]) -> Vec<Result<u64, AppendError>>;
 
-    /// Reads records at or above `from`, as far as they are durable, consumed or not. None there: an empty batch.
+    /// Reads records at or above `from`, as far as they are durable and not consumed: of all groups, or of one only. Records of
+    /// other groups are passed over without being looked at. None there: an empty batch. An empty batch whose `next` is above
+    /// `from` is no end: there may be more behind.
     ///
     /// # Errors
     /// [`ReadError`]
-    fn read(&self, lane: u16, from: u64, most: Most) -> Result<Batch, ReadError>;
+    fn read(&self, lane: u16, from: u64, only: Option<Group>, most: Most) -> Result<Batch, ReadError>;
 
-    /// Marks everything below `before` as consumed: durable on return. `handed` is how many records the caller hands out on
-    /// the strength of this mark, for [`Usage::lost_in_crash_max`]. A mark below an earlier one changes nothing. Space is
-    /// given back in due course.
+    /// Marks records as consumed, all of `marks` at once: durable on return. No mark is ever taken back. A position at or below
+    /// an earlier one changes nothing, and a group that is not listed keeps its mark, until `before` has reached it. `handed` is
+    /// how many records the caller has been given, in all lanes and with those of this mark, and has not yet dealt with: so many
+    /// are lost at most if the process ends now ([`Usage::lost_in_crash_max`]). Space is given back in due course.
     ///
     /// # Errors
-    /// [`ConsumeError`]
-    fn consume(&self, lane: u16, before: u64, handed: u32) -> Result<(), ConsumeError>;
+    /// [`ConsumeError`]. Nothing is consumed then, as far as this process is concerned; after a crash it may be.
+    fn consume(&self, lane: u16, marks: &Marks<'_>, handed: u64) -> Result<(), ConsumeError>;
+
+    /// How many groups may have a mark of their own above `before` in one lane at a time; at least one.
+    fn group_marks_max(&self) -> usize;
+
+    /// What was said of the record at this position when it was appended, if the store still knows. For records whose bodies
+    /// turn out to be damaged above the store. `None` from a store that keeps no notes.
+    fn note(&self, lane: u16, position: u64) -> Option<Note> {
+        let _ = (lane, position);
+        None
+    }
 
     /// What is durable and not consumed in a lane; empty for one that does not exist.
     fn span(&self, lane: u16) -> Span;

@@ -7,9 +7,8 @@
 #[allow(dead_code, reason = "each program that shares it uses a part of it")]
 mod support;
 
-use bytes::Bytes;
 use overflow::kafka::{Config, Kafka};
-use overflow::{AppendError, Entry, Most, Overflow, ReadError, Span};
+use overflow::{AppendError, Entry, Marks, Most, Overflow, ReadError, Record, Span};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaResult;
@@ -43,19 +42,19 @@ fn lanes_keep_their_order_and_marks_survive() {
         assert!((300 * 256..310 * 256).contains(&store.usage().bytes), "{:?}", store.usage());
 
         // The mark lies in the middle of a message.
-        let batch = store.read(1, 0, Most { records: 40, bytes: usize::MAX }).unwrap();
+        let batch = store.read(1, 0, None, Most { records: 40, bytes: usize::MAX }).unwrap();
         assert_eq!(numbers(&batch.records), (0..40).map(|index| index * 3 + 1).collect::<Vec<u16>>());
         assert_eq!(batch.next, middle);
-        store.consume(1, batch.next, 40).unwrap();
-        assert_eq!(store.read(1, middle, Most { records: 9, bytes: 257 }).unwrap().records.len(), 1);
-        assert_eq!(store.read(1, next, ALL).unwrap().next, next);
+        store.consume(1, &Marks::up_to(batch.next), 40).unwrap();
+        assert_eq!(store.read(1, middle, None, Most { records: 9, bytes: 257 }).unwrap().records.len(), 1);
+        assert_eq!(store.read(1, next, None, ALL).unwrap().next, next);
 
         // As after a crash: the first one never said that all had arrived.
         let again = open(&config);
         assert_eq!((again.span(1), again.span(2)), (Span { first: middle, next }, Span { first: 0, next }));
         assert_eq!(again.usage().lost_in_crash_max, 40);
         assert_eq!(numbers(&read_all(&again, 1)), (40..100).map(|index| index * 3 + 1).collect::<Vec<u16>>());
-        again.consume(1, late, 50).unwrap();
+        again.consume(1, &Marks::up_to(late), 50).unwrap();
         again.close();
         assert_eq!(again.append(&entries[..1]), [Err(AppendError::Closed)]);
 
@@ -72,7 +71,7 @@ fn a_record_too_large_is_named_with_the_limit() {
         create(broker, &config, 3, &[("max.message.bytes", "100000")]);
         config.record_bytes_max = 1 << 20;
         let store = open(&config);
-        let body = |bytes| Entry { lane: 0, body: Bytes::from(vec![1; bytes]) };
+        let body = |bytes| overflow::contract::entry(0, vec![1; bytes]);
         let limit = 100_000 - 1024;
         let results = store.append(&[body(limit), body(limit + 1), body(1)]);
         assert!(results[0].is_ok());
@@ -107,7 +106,7 @@ fn consumed_records_are_dropped_from_the_topic() {
         // Each append is a message, in which there are two.
         let pair = |number: u16| positions(&store.append(&[entry(2, 2 * number), entry(2, 2 * number + 1)]));
         let positions: Vec<u64> = (0..15).flat_map(pair).collect();
-        store.consume(2, positions[21], 21).unwrap();
+        store.consume(2, &Marks::up_to(positions[21]), 21).unwrap();
         let asker = client(broker);
         eventually("the topic begins with the message that has the mark", LONG, || {
             asker.inner().fetch_watermarks(&config.topic, 2, LONG).is_ok_and(|edges| edges == (10, 15))
@@ -123,15 +122,15 @@ fn records_deleted_by_others_are_gone_and_never_jumped_over() {
         let store = open(&config);
         // Each in a message of its own.
         let positions: Vec<u64> = (0..50).flat_map(|number| positions(&store.append(&[entry(0, number)]))).collect();
-        let fifth = store.read(0, 0, Most { records: 5, bytes: usize::MAX }).unwrap().next;
+        let fifth = store.read(0, 0, None, Most { records: 5, bytes: usize::MAX }).unwrap().next;
         delete_records(broker, &config, 0, 30);
         // What was fetched before may still come; then it is told where the lane goes on.
         let mut from = fifth;
         let first = loop {
-            match store.read(0, from, Most { records: 5, bytes: usize::MAX }) {
+            match store.read(0, from, None, Most { records: 5, bytes: usize::MAX }) {
                 Ok(batch) => {
                     let due = positions.iter().skip_while(|position| **position < from);
-                    assert!(batch.records.iter().map(|(position, _)| position).eq(due.take(batch.records.len())));
+                    assert!(batch.records.iter().map(|record| &record.position).eq(due.take(batch.records.len())));
                     from = batch.next;
                 }
                 Err(ReadError::Gone { first, .. }) => break first,
@@ -146,7 +145,7 @@ fn records_deleted_by_others_are_gone_and_never_jumped_over() {
         // A new store finds the gap too, for its mark is below.
         let again = open(&config);
         assert_eq!(again.span(0), store.span(0));
-        assert!(matches!(again.read(0, 0, ALL), Err(ReadError::Gone { first: told, .. }) if told == first));
+        assert!(matches!(again.read(0, 0, None, ALL), Err(ReadError::Gone { first: told, .. }) if told == first));
     });
 }
 
@@ -180,17 +179,17 @@ fn a_topic_deleted_while_running_is_named_and_nothing_is_made_up() {
         eventually(
             "it is final",
             LONG,
-            || matches!(store.read(0, 0, ALL), Err(ReadError::Gone { first, .. }) if first == end),
+            || matches!(store.read(0, 0, None, ALL), Err(ReadError::Gone { first, .. }) if first == end),
         );
         assert!(
             matches!(&store.append(&[entry(0, 2)])[0], Err(AppendError::Unavailable(why)) if why.contains("deleted"))
         );
-        assert_eq!(store.read(0, end, ALL).unwrap().records, []);
-        store.consume(0, end, 0).unwrap();
+        assert_eq!(store.read(0, end, None, ALL).unwrap().records, []);
+        store.consume(0, &Marks::up_to(end), 0).unwrap();
         // Opened again, it starts with a new topic.
         let again = open(&config);
         assert!(again.append(&[entry(0, 7)])[0].is_ok());
-        assert_eq!(numbers(&again.read(0, 0, ALL).unwrap().records), [7]);
+        assert_eq!(numbers(&again.read(0, 0, None, ALL).unwrap().records), [7]);
     });
 }
 
@@ -202,7 +201,7 @@ fn a_topic_recreated_behind_its_back_is_named() {
         let end = positions(&store.append(&[entry(0, 0), entry(0, 1), entry(1, 2)]))[1] + 1;
         delete_topic(broker, &config);
         eventually("there is one of that name again", LONG, || try_create(broker, &config, 3, &[]).is_ok());
-        let is_gone = || matches!(store.read(0, 0, ALL), Err(ReadError::Gone { first, .. }) if first == end);
+        let is_gone = || matches!(store.read(0, 0, None, ALL), Err(ReadError::Gone { first, .. }) if first == end);
         eventually("it is noticed", LONG, is_gone);
         assert!(
             matches!(&store.append(&[entry(0, 3)])[0], Err(AppendError::Unavailable(why)) if why.contains("recreated"))
@@ -218,7 +217,7 @@ fn a_broker_that_is_absent_at_the_start_is_not_waited_for() {
         let store = Kafka::open(config(broker, "absent")).unwrap();
         let refused = store.append(&[entry(0, 0)]);
         assert!(matches!(refused[0], Err(AppendError::Unavailable(_))), "{refused:?}");
-        assert!(matches!(store.read(0, 0, ALL), Err(ReadError::Unavailable(_))));
+        assert!(matches!(store.read(0, 0, None, ALL), Err(ReadError::Unavailable(_))));
         assert_eq!((store.ready(), store.span(0)), (false, Span::default()));
         assert!(start.elapsed() < Duration::from_secs(2), "refusals must not wait for the broker");
         broker.start();
@@ -241,15 +240,15 @@ fn a_broker_that_stands_still_is_refused_and_comes_back() {
         assert!(start.elapsed() < config.timeout + Duration::from_secs(4), "{:?}", start.elapsed());
         let (start, refused) = (Instant::now(), store.append(&[entry(0, 2)]));
         assert!(matches!(refused[0], Err(AppendError::Unavailable(_))), "{refused:?}");
-        assert!(store.consume(0, 1, 1).is_err());
+        assert!(store.consume(0, &Marks::up_to(1), 1).is_err());
         assert!(start.elapsed() < Duration::from_secs(2), "only who notices has to wait");
         broker.go_on();
         eventually("the store comes back", LONG, || store.trouble().is_none());
         eventually("it takes records", LONG, || store.append(&[entry(0, 3)])[0].is_ok());
-        let records = store.read(0, 0, ALL).unwrap().records;
-        let (first, read) = (records[0].0, numbers(&records));
+        let records = store.read(0, 0, None, ALL).unwrap().records;
+        let (first, read) = (records[0].position, numbers(&records));
         assert!(read.first() == Some(&0) && read.last() == Some(&3) && !read.contains(&2), "{read:?}");
-        store.consume(0, first + 1, 1).unwrap();
+        store.consume(0, &Marks::up_to(first + 1), 1).unwrap();
     });
 }
 
@@ -260,14 +259,14 @@ fn a_mark_that_cannot_be_written_hands_out_nothing() {
         let store = open(&config);
         assert!(store.append(&[entry(0, 0), entry(0, 1)]).iter().all(Result::is_ok));
         let Span { first, next } = store.span(0);
-        assert_eq!((first, store.read(0, 0, ALL).unwrap().next), (0, next));
+        assert_eq!((first, store.read(0, 0, None, ALL).unwrap().next), (0, next));
         broker.stop();
         let start = Instant::now();
-        assert!(store.consume(0, next, 2).is_err());
+        assert!(store.consume(0, &Marks::up_to(next), 2).is_err());
         assert!(start.elapsed() < 3 * config.timeout + Duration::from_secs(2), "{:?}", start.elapsed());
         assert_eq!(store.span(0), Span { first, next });
         broker.go_on();
-        eventually("the mark can be written", LONG, || store.consume(0, next, 2).is_ok());
+        eventually("the mark can be written", LONG, || store.consume(0, &Marks::up_to(next), 2).is_ok());
         assert_eq!(open(&config).span(0), Span { first: next, next });
     });
 }
@@ -304,19 +303,19 @@ fn config(broker: &Broker, topic: &str) -> Config {
 fn entry(lane: u16, number: u16) -> Entry {
     let mut body = vec![0; 256];
     body[..2].copy_from_slice(&number.to_be_bytes());
-    Entry { lane, body: Bytes::from(body) }
+    overflow::contract::entry(lane, body)
 }
 
 /// All that is not consumed.
-fn read_all(store: &Kafka, lane: u16) -> Vec<(u64, Bytes)> {
+fn read_all(store: &Kafka, lane: u16) -> Vec<Record> {
     read_from(store, lane, store.span(lane).first)
 }
 
 /// What lies from there on: a read may give less than there is.
-fn read_from(store: &Kafka, lane: u16, mut from: u64) -> Vec<(u64, Bytes)> {
+fn read_from(store: &Kafka, lane: u16, mut from: u64) -> Vec<Record> {
     let mut read = Vec::new();
     while from < store.span(lane).next {
-        let batch = store.read(lane, from, ALL).unwrap();
+        let batch = store.read(lane, from, None, ALL).unwrap();
         assert!(batch.next > from, "nothing is read at {from}");
         read.extend(batch.records);
         from = batch.next;
@@ -324,8 +323,8 @@ fn read_from(store: &Kafka, lane: u16, mut from: u64) -> Vec<(u64, Bytes)> {
     read
 }
 
-fn numbers(records: &[(u64, Bytes)]) -> Vec<u16> {
-    records.iter().map(|(_, body)| u16::from_be_bytes([body[0], body[1]])).collect()
+fn numbers(records: &[Record]) -> Vec<u16> {
+    records.iter().map(|record| u16::from_be_bytes([record.body[0], record.body[1]])).collect()
 }
 
 /// Of an append that was taken.

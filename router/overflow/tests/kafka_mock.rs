@@ -7,9 +7,8 @@
 #[allow(dead_code, reason = "each program that shares it uses a part of it")]
 mod support;
 
-use bytes::Bytes;
 use overflow::kafka::{Config, Kafka};
-use overflow::{AppendError, Entry, Most, Overflow, ReadError, Span};
+use overflow::{AppendError, Entry, Marks, Most, Overflow, ReadError, Span};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Fault};
@@ -104,7 +103,7 @@ fn a_slow_broker_is_waited_for_within_the_timeout() {
     let start = Instant::now();
     assert!(store.append(&[entry(0, 0)])[0].is_ok());
     assert!(start.elapsed() >= Duration::from_millis(300), "acknowledged before the broker said so");
-    store.consume(0, store.span(0).next, 1).unwrap();
+    store.consume(0, &Marks::up_to(store.span(0).next), 1).unwrap();
     cluster.broker_round_trip_time(-1, Duration::from_secs(30)).unwrap();
     let results = store.append(&[entry(0, 1)]);
     assert!(matches!(results[0], Err(AppendError::Unknown(_))), "{results:?}");
@@ -117,7 +116,7 @@ fn out_of_range_is_an_error_and_never_a_jump() {
     let entries: Vec<Entry> = (0..10).map(|number| entry(0, number)).collect();
     let from = *store.append(&entries)[4].as_ref().unwrap();
     cluster.request_errors(Api::Fetch, &[Fault::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]);
-    let refused = store.read(0, from, ALL);
+    let refused = store.read(0, from, None, ALL);
     assert!(matches!(refused, Err(ReadError::Unavailable(_))), "{refused:?}");
     eventually("the store is up", LONG, || store.trouble().is_none());
     assert_eq!(numbers(&store, 0, from), (4..10).collect::<Vec<u16>>());
@@ -134,11 +133,11 @@ fn a_mark_follows_the_group_and_stays_where_it_was_if_it_may_not_be_written() {
         Fault::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
     ];
     cluster.request_errors(Api::OffsetCommit, &passing);
-    store.consume(0, first, 1).unwrap();
+    store.consume(0, &Marks::up_to(first), 1).unwrap();
     cluster.request_errors(Api::OffsetCommit, &[Fault::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED]);
-    assert!(store.consume(0, second, 1).is_err());
+    assert!(store.consume(0, &Marks::up_to(second), 1).is_err());
     assert_eq!(store.span(0), Span { first, next });
-    eventually("the mark can be written", LONG, || store.consume(0, next, 2).is_ok());
+    eventually("the mark can be written", LONG, || store.consume(0, &Marks::up_to(next), 2).is_ok());
     assert_eq!(store.span(0), Span { first: next, next });
     assert_eq!(open(&cluster).span(0), Span { first: next, next });
 }
@@ -195,15 +194,15 @@ fn open(cluster: &Cluster) -> Kafka {
 }
 
 fn entry(lane: u16, number: u16) -> Entry {
-    Entry { lane, body: Bytes::copy_from_slice(&number.to_be_bytes()) }
+    overflow::contract::entry(lane, number.to_be_bytes())
 }
 
 /// All that a lane has from a position on.
 fn numbers(store: &Kafka, lane: u16, from: u64) -> Vec<u16> {
     let (mut numbers, mut next) = (Vec::new(), from);
     while next < store.span(lane).next {
-        let batch = store.read(lane, next, ALL).unwrap();
-        numbers.extend(batch.records.iter().map(|(_, body)| u16::from_be_bytes([body[0], body[1]])));
+        let batch = store.read(lane, next, None, ALL).unwrap();
+        numbers.extend(batch.records.iter().map(|record| u16::from_be_bytes([record.body[0], record.body[1]])));
         next = batch.next;
     }
     numbers

@@ -7,7 +7,6 @@
 #[allow(dead_code, reason = "each program that shares it uses a part of it")]
 mod support;
 
-use bytes::Bytes;
 use overflow::kafka::{Config, Kafka};
 use overflow::{AppendError, Entry, Most, Overflow, ReadError, Span};
 use std::time::{Duration, Instant};
@@ -136,7 +135,7 @@ fn refused(config: Config, of: &str, cause: &[&str]) {
     assert_eq!((store.ready(), store.span(0)), (false, Span::default()));
     let append = store.append(&[entry(0)]);
     assert!(matches!(&append[..], [Err(AppendError::Unavailable(why))] if is_told(why)), "{append:?}");
-    let read = store.read(0, 0, Most { records: 1, bytes: 1 });
+    let read = store.read(0, 0, None, Most { records: 1, bytes: 1 });
     assert!(matches!(&read, Err(ReadError::Unavailable(why)) if is_told(why)), "{read:?}");
     println!("{}", append[0].clone().unwrap_err());
     store.close();
@@ -165,7 +164,7 @@ fn with(mut config: Config, key: &str, value: &str) -> Config {
 }
 
 fn entry(lane: u16) -> Entry {
-    Entry { lane, body: Bytes::from_static(b"body") }
+    overflow::contract::entry(lane, "body")
 }
 
 /// A store asks for 3 s at most before it says why it has no answer; the rest is for a busy machine.

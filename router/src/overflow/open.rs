@@ -87,7 +87,7 @@ fn check_keys(store: &dyn Overflow) -> io::Result<()> {
         if span.first == span.next {
             continue;
         }
-        let read = store.read(lane, span.first, Most { records: 1, bytes: 1 });
+        let read = store.read(lane, span.first, None, Most { records: 1, bytes: 1 });
         if let Err(error @ (ReadError::NoKey { .. } | ReadError::NotSealed { .. })) = read {
             return Err(io::Error::other(format!("overflow lane {lane}: {error}")));
         }

@@ -11,7 +11,7 @@ use engine::id::ActionKey;
 use engine::input::Input;
 use engine::lanes::Lane;
 use engine::tally::Count;
-use overflow::{Batch, Most, Overflow, ReadError};
+use overflow::{Batch, Marks, Most, Overflow, ReadError, Record};
 use std::time::Duration;
 
 /// How often a lane is looked at again that waits for its store, or for something of which nobody tells.
@@ -129,9 +129,9 @@ impl Reader<'_> {
 
     /// Reads a piece, moves `next` behind it and says how much it was. None: it cannot be read.
     fn read_piece(&mut self, lane: u16, next: &mut u64, most: Most) -> Option<Most> {
-        match self.store.read(lane, *next, most) {
+        match self.store.read(lane, *next, None, most) {
             Ok(batch) => {
-                let bytes = batch.records.iter().map(|(_, body)| body.len()).sum();
+                let bytes = batch.records.iter().map(|record| record.body.len()).sum();
                 let read = Most { records: batch.records.len(), bytes };
                 *next = batch.next;
                 self.fetched(lane, batch);
@@ -153,7 +153,7 @@ impl Reader<'_> {
 
     fn fetched(&mut self, lane: u16, batch: Batch) {
         let (mut fetched, mut damaged) = (Vec::with_capacity(batch.records.len()), batch.damaged);
-        for (position, body) in batch.records {
+        for Record { position, body, .. } in batch.records {
             match self.records.read(position, body) {
                 Ok(record) => fetched.push(record),
                 Err(_) => damaged += 1,
@@ -182,8 +182,8 @@ impl Reader<'_> {
     /// Marks first, durably, and hands in then: what is marked and not handed in when the router dies is lost, never run twice.
     fn hand(&mut self, lane: u16, handover: Handover) -> bool {
         if !handover.is_news_only() {
-            let handed = u32::try_from(handover.activations()).unwrap_or(u32::MAX);
-            if let Err(error) = self.store.consume(lane, handover.before, handed) {
+            let handed = handover.activations() as u64;
+            if let Err(error) = self.store.consume(lane, &Marks::up_to(handover.before), handed) {
                 tracing::warn!(lane, %error, "a lane of overflow cannot be marked as read for now");
                 self.backlogs[usize::from(lane)].put_off(handover);
                 return false;

@@ -8,7 +8,7 @@ use engine::effect::Spill;
 use engine::hub::{Action, Pass};
 use engine::input::{Input, Unstored};
 use engine::lanes::Lane;
-use overflow::{AppendError, Entry, Overflow};
+use overflow::{AppendError, Entry, Group, Note, Overflow};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +37,12 @@ pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, re
             continue;
         }
         let begun = Instant::now();
-        let body = |spill: &Spill| Entry { lane: spill.lane.0, body: records.write(spill) };
+        let body = |spill: &Spill| Entry {
+            lane: spill.lane.0,
+            group: Group(0),
+            note: Note::default(),
+            body: records.write(spill),
+        };
         let entries: Vec<Entry> = spills.iter().map(body).collect();
         let results = store.append(&entries);
         drop(entries);

@@ -9,7 +9,7 @@ use super::reader::Reader;
 use super::segment;
 use super::space::Space;
 use super::writer::Writer;
-use crate::{Batch, Most, ReadError, Span};
+use crate::{Batch, Group, Most, ReadError, Span};
 use parking_lot::Mutex;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -45,8 +45,8 @@ impl Lane {
     }
 
     /// See [`crate::Overflow::read`].
-    pub(super) fn read(&self, from: u64, most: Most) -> Result<Batch, ReadError> {
-        self.reader.lock().read(&self.shared, from, most)
+    pub(super) fn read(&self, from: u64, only: Option<Group>, most: Most) -> Result<Batch, ReadError> {
+        self.reader.lock().read(&self.shared, from, only, most)
     }
 
     /// See [`crate::Overflow::span`].
@@ -99,14 +99,15 @@ impl Shared {
     }
 
     /// Counts records that could not be read and lie at `from..to`, unless they were counted before.
-    pub(super) fn count_damaged(&self, from: u64, to: u64) {
+    pub(super) fn count_damaged(&self, from: u64, to: u64) -> u64 {
         if from >= to {
-            return;
+            return 0;
         }
         let fresh = self.log.lock().count(from, to);
         if fresh > 0 {
             self.damaged.fetch_add(fresh, Ordering::Relaxed);
             tracing::warn!(lane = self.number, from, to, records = fresh, "damaged records are passed over");
         }
+        fresh
     }
 }

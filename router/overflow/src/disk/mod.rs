@@ -36,7 +36,7 @@ mod writer;
 pub use config::Config;
 pub use errors::OpenError;
 
-use crate::{AppendError, Batch, ConsumeError, Entry, Most, Overflow, ReadError, Span, Usage};
+use crate::{AppendError, Batch, ConsumeError, Entry, Group, Most, Overflow, ReadError, Span, Usage};
 use files::{Files, Lock, Real};
 use lane::Lane;
 use marks::Marks;
@@ -159,15 +159,24 @@ impl Overflow for Disk {
 
     /// Reading ahead and back again may count damage only once in [`Usage`]: what lies below the furthest damage found counts as
     /// found.
-    fn read(&self, lane: u16, from: u64, most: Most) -> Result<Batch, ReadError> {
+    fn read(&self, lane: u16, from: u64, only: Option<Group>, most: Most) -> Result<Batch, ReadError> {
         if self.is_closed() {
             return Err(ReadError::Closed);
         }
         let found = self.lane(lane).ok_or(ReadError::NoSuchLane { lane, lanes: self.lanes() })?;
-        found.read(from, most)
+        found.read(from, only, most)
     }
 
-    fn consume(&self, lane: u16, before: u64, handed: u32) -> Result<(), ConsumeError> {
+    fn group_marks_max(&self) -> usize {
+        0
+    }
+
+    fn consume(&self, lane: u16, marks: &crate::Marks<'_>, handed: u64) -> Result<(), ConsumeError> {
+        let before = marks.before;
+        let handed = u32::try_from(handed).unwrap_or(u32::MAX);
+        if !marks.groups.is_empty() {
+            return Err(ConsumeError::TooManyGroups { groups: marks.groups.len(), limit: 0 });
+        }
         if self.is_closed() {
             return Err(ConsumeError::Closed);
         }

@@ -58,7 +58,7 @@ impl Opening<'_> {
             record_bytes_max: self.config.record_bytes_max,
             space,
             damaged,
-            lost_in_crash_max: found.iter().flatten().map(|mark| u64::from(mark.handed)).sum(),
+            lost_in_crash_max: found.iter().flatten().map(|mark| u64::from(mark.handed)).max().unwrap_or(0),
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         })

@@ -10,7 +10,7 @@ use super::log::Segment;
 use super::record::HEADER_BYTES;
 use super::segment;
 use super::walk::{Found, Tail, Walk};
-use crate::{Batch, Most, ReadError};
+use crate::{Batch, Group, Most, ReadError, Record};
 use bytes::Bytes;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -54,7 +54,13 @@ const STEP_BYTES_MIN: usize = 16 << 10;
 
 impl Reader {
     /// See [`crate::Overflow::read`].
-    pub(super) fn read(&mut self, shared: &Shared, from: u64, most: Most) -> Result<Batch, ReadError> {
+    pub(super) fn read(
+        &mut self,
+        shared: &Shared,
+        from: u64,
+        _only: Option<Group>,
+        most: Most,
+    ) -> Result<Batch, ReadError> {
         let from = from.max(shared.log.lock().mark);
         let mut take = Take { shared, batch: Batch { next: from, ..Batch::default() }, most, bytes: 0 };
         loop {
@@ -173,14 +179,13 @@ impl Take<'_> {
     /// Copies the body: a slice would keep all alive that was read along with it.
     fn push(&mut self, position: u64, body: &[u8]) {
         self.bytes += body.len();
-        self.batch.records.push((position, Bytes::copy_from_slice(body)));
+        self.batch.records.push(Record { position, group: Group(0), body: Bytes::copy_from_slice(body) });
         self.batch.next = position + 1;
     }
 
     /// Passes over the records `from..to`: they are lost.
     fn damaged(&mut self, from: u64, to: u64) {
-        self.batch.damaged += to.saturating_sub(from);
+        self.batch.damaged += self.shared.count_damaged(from, to);
         self.batch.next = self.batch.next.max(to);
-        self.shared.count_damaged(from, to);
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Bundle {
 pub(super) fn pack<'a>(entries: impl Iterator<Item = (usize, &'a Entry)>, most: usize) -> Vec<Bundle> {
     let mut bundles: Vec<Bundle> = Vec::new();
     let mut open = HashMap::new();
-    for (index, Entry { lane, body }) in entries {
+    for (index, Entry { lane, body, .. }) in entries {
         let has_room = |at: &usize| bundles[*at].message.len() + LENGTH_BYTES + body.len() <= most.min(BUNDLE_BYTES);
         let at = open.get(lane).copied().filter(has_room).unwrap_or_else(|| {
             bundles.push(Bundle { lane: *lane, entries: Vec::new(), message: vec![VERSION] });
@@ -116,7 +116,7 @@ mod tests {
             most in 0..400usize,
         ) {
             let entries: Vec<Entry> =
-                entries.into_iter().map(|(lane, body)| Entry { lane, body: body.into() }).collect();
+                entries.into_iter().map(|(lane, body)| Entry { lane, body: body.into(), group: crate::Group(0), note: crate::Note::default() }).collect();
             let mut found = vec![Vec::new(); 3];
             for (offset, bundle) in (7..).zip(pack_all(&entries, most)) {
                 prop_assert!(bundle.message.len() <= most || bundle.entries.len() == 1);
@@ -143,7 +143,12 @@ mod tests {
 
     #[test]
     fn a_message_that_is_cut_off_is_no_bundle() {
-        let entry = |length| Entry { lane: 0, body: vec![1; length].into() };
+        let entry = |length| Entry {
+            lane: 0,
+            body: vec![1; length].into(),
+            group: crate::Group(0),
+            note: crate::Note::default(),
+        };
         let [bundle] = &pack_all(&[entry(3), entry(5)], 1000)[..] else { panic!("both have room in one") };
         for length in [0, 2, 4, 7, 9, 12, 16] {
             assert_eq!(unpack(0, &bundle.message[..length]), None, "{length}");
@@ -153,7 +158,8 @@ mod tests {
 
     #[test]
     fn as_many_as_have_places_are_taken() {
-        let empty = vec![Entry { lane: 0, body: Bytes::new() }; 40_000];
+        let empty =
+            vec![Entry { lane: 0, body: Bytes::new(), group: crate::Group(0), note: crate::Note::default() }; 40_000];
         let bundles = pack_all(&empty, usize::MAX);
         assert_eq!(bundles.iter().map(|bundle| bundle.entries.len()).sum::<usize>(), empty.len());
         assert!(bundles.iter().all(|bundle| bundle.message.len() <= BUNDLE_BYTES));

@@ -114,7 +114,7 @@ impl Keeper {
         }
         let fresh = Mark { before: mark, handed: 0 };
         marks::write(&self.shared, lane, fresh).map_err(|error| Trouble::Unreachable(error.to_string()))?;
-        self.shared.lanes.lost_in_crash.fetch_add(u64::from(handed), Ordering::Relaxed);
+        self.shared.lanes.lost_in_crash.fetch_max(u64::from(handed), Ordering::Relaxed);
         Ok(())
     }
 

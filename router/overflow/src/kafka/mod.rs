@@ -28,7 +28,7 @@ mod topic;
 
 pub use config::{Config, OpenError};
 
-use crate::{AppendError, Batch, ConsumeError, Entry, Most, Overflow, ReadError, Span, Usage};
+use crate::{AppendError, Batch, ConsumeError, Entry, Group, Marks, Most, Overflow, ReadError, Span, Usage};
 use appender::Producer;
 use commits::{Commits, Mark};
 use health::{Health, State};
@@ -140,12 +140,19 @@ impl Overflow for Kafka {
         appender::append(&self.shared, entries)
     }
 
-    fn read(&self, lane: u16, from: u64, most: Most) -> Result<Batch, ReadError> {
+    fn read(&self, lane: u16, from: u64, _only: Option<Group>, most: Most) -> Result<Batch, ReadError> {
         reader::read(&self.shared, lane, from, most)
     }
 
-    fn consume(&self, lane: u16, before: u64, handed: u32) -> Result<(), ConsumeError> {
-        marks::consume(&self.shared, lane, before, handed)
+    fn consume(&self, lane: u16, marks: &Marks<'_>, handed: u64) -> Result<(), ConsumeError> {
+        if !marks.groups.is_empty() {
+            return Err(ConsumeError::TooManyGroups { groups: marks.groups.len(), limit: 0 });
+        }
+        marks::consume(&self.shared, lane, marks.before, u32::try_from(handed).unwrap_or(u32::MAX))
+    }
+
+    fn group_marks_max(&self) -> usize {
+        0
     }
 
     fn span(&self, lane: u16) -> Span {

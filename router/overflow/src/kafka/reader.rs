@@ -4,7 +4,7 @@ use super::bundle;
 use super::health::Refusal;
 use super::topic;
 use super::{Quiet, Shared};
-use crate::{Batch, Most, ReadError, Span};
+use crate::{Batch, Group, Most, ReadError, Record, Span};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -145,7 +145,7 @@ impl Reader {
                     }
                     batch.damaged += bundle::messages(batch.next, position);
                     batch.next = position + 1;
-                    batch.records.push((position, body));
+                    batch.records.push(Record { position, group: Group(0), body });
                 }
                 Found::Damaged => self.damaged = true,
                 Found::End if self.damaged => {

@@ -9,13 +9,17 @@
 //!
 //! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha): its nonce is long enough to be drawn for each record without a thought to how
 //! many there are. The first 8 bytes and the lane are authenticated along, so a record cannot be moved to another lane or be
-//! said to be another key's. What is not hidden: how many records there are, how long, when and in which lane.
+//! said to be another key's. What is not hidden: how many records there are, how long, when, in which lane, and their groups and
+//! notes. Those pass through unsealed, so a caller puts nothing into them but ids and numbers of its own.
 
 mod keys;
 
 pub use keys::{KeyError, Keys};
 
-use crate::{AppendError, Batch, ConsumeError, Entry, Most, Overflow, ReadError, Span, Usage};
+use crate::consumed::Counted;
+use crate::{
+    AppendError, Batch, ConsumeError, Entry, Group, Lost, Marks, Most, Note, Overflow, ReadError, Record, Span, Usage,
+};
 use bytes::Bytes;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
@@ -24,7 +28,7 @@ use parking_lot::Mutex;
 /// Seals every body on its way into a store, and opens it on its way out.
 ///
 /// A record whose key is not at hand, or that is not sealed, stops its lane with a named error, and nothing is lost: with the
-/// right key file it goes on. One that does not authenticate is damaged.
+/// right key file it goes on. One that does not authenticate is damaged: told with its note, if the store below knows it.
 #[derive(Debug)]
 pub struct Sealed<S> {
     store: S,
@@ -52,8 +56,8 @@ const TAG_BYTES: usize = 16;
 #[derive(Debug)]
 struct Damage {
     records: u64,
-    /// By lane: below, it has been counted.
-    counted: Vec<u64>,
+    /// By lane.
+    counted: Vec<Counted>,
 }
 
 /// Why a body could not be opened.
@@ -67,7 +71,7 @@ enum Refusal {
 impl<S: Overflow> Sealed<S> {
     /// Seals what goes into `store` with the last of the keys.
     pub fn new(store: S, keys: Keys) -> Self {
-        let counted = vec![0; usize::from(store.lanes())];
+        let counted = (0..store.lanes()).map(|_| Counted::default()).collect();
         Self { store, keys, damage: Mutex::new(Damage { records: 0, counted }) }
     }
 
@@ -77,34 +81,37 @@ impl<S: Overflow> Sealed<S> {
         open(cipher, lane, body).ok_or(Refusal::Damaged)
     }
 
-    /// Opens a batch. At a record that stops the lane: how many before it are fine to be read, and the error.
-    fn open_all(&self, lane: u16, batch: Batch) -> Result<Batch, (usize, ReadError)> {
+    /// Opens a batch, up to a record that stops the lane. The next read begins at that one.
+    fn open_all(&self, lane: u16, batch: Batch) -> Result<Batch, ReadError> {
         let mut opened = Batch { records: Vec::with_capacity(batch.records.len()), ..batch };
-        for (index, (position, body)) in batch.records.into_iter().enumerate() {
-            match self.open(lane, &body) {
-                Ok(body) => opened.records.push((position, body)),
-                Err(Refusal::Damaged) => {
-                    opened.damaged += 1;
-                    self.damage.lock().count(lane, position);
-                }
-                Err(Refusal::NoKey(key)) => return Err((index, ReadError::NoKey { position, key })),
-                Err(Refusal::Plain) => return Err((index, ReadError::NotSealed { position })),
+        for record in batch.records {
+            let position = record.position;
+            match self.open(lane, &record.body) {
+                Ok(body) => opened.records.push(Record { body, ..record }),
+                Err(Refusal::Damaged) => self.lost(lane, &record, &mut opened),
+                Err(Refusal::NoKey(key)) => return cut(opened, position, ReadError::NoKey { position, key }),
+                Err(Refusal::Plain) => return cut(opened, position, ReadError::NotSealed { position }),
             }
         }
+        opened.lost.sort_unstable_by_key(|lost| lost.position);
         Ok(opened)
     }
 
-    fn read_some(&self, lane: u16, from: u64, most: Most) -> Result<Batch, ReadError> {
-        match self.open_all(lane, self.store.read(lane, from, most)?) {
-            Ok(batch) => Ok(batch),
-            Err((0, error)) => Err(error),
-            // What lies before it can be handed out; the next read begins at it.
-            Err((before, error)) => {
-                let batch = self.store.read(lane, from, Most { records: before, ..most })?;
-                self.open_all(lane, batch).map_err(|_| error)
-            }
-        }
+    /// Passes over a record that does not authenticate.
+    fn lost(&self, lane: u16, record: &Record, batch: &mut Batch) {
+        let Record { position, group, .. } = *record;
+        batch.damaged += self.damage.lock().count(lane, position);
+        batch.lost.extend(self.store.note(lane, position).map(|note| Lost { position, group, note }));
     }
+}
+
+/// What lies before the record at `end`, at which a lane stops; the error if that is nothing.
+fn cut(mut batch: Batch, end: u64, error: ReadError) -> Result<Batch, ReadError> {
+    batch.records.retain(|record| record.position < end);
+    batch.lost.retain(|lost| lost.position < end);
+    batch.lost.sort_unstable_by_key(|lost| lost.position);
+    batch.next = end;
+    if batch.records.is_empty() && batch.lost.is_empty() && batch.damaged == 0 { Err(error) } else { Ok(batch) }
 }
 
 impl<S: Overflow> Overflow for Sealed<S> {
@@ -125,23 +132,22 @@ impl<S: Overflow> Overflow for Sealed<S> {
         }
     }
 
-    fn read(&self, lane: u16, from: u64, most: Most) -> Result<Batch, ReadError> {
-        let mut all = Batch { next: from, ..Batch::default() };
-        loop {
-            let batch = match self.read_some(lane, all.next, most) {
-                Err(_) if all.damaged > 0 => return Ok(all),
-                read => read?,
-            };
-            let ended = batch.damaged == 0 || !batch.records.is_empty();
-            all = Batch { damaged: all.damaged + batch.damaged, ..batch };
-            if ended {
-                return Ok(all);
-            }
-        }
+    fn read(&self, lane: u16, from: u64, only: Option<Group>, most: Most) -> Result<Batch, ReadError> {
+        self.open_all(lane, self.store.read(lane, from, only, most)?)
     }
 
-    fn consume(&self, lane: u16, before: u64, handed: u32) -> Result<(), ConsumeError> {
-        self.store.consume(lane, before, handed)
+    fn consume(&self, lane: u16, marks: &Marks<'_>, handed: u64) -> Result<(), ConsumeError> {
+        self.store.consume(lane, marks, handed)?;
+        self.damage.lock().forget_below(lane, marks.before);
+        Ok(())
+    }
+
+    fn group_marks_max(&self) -> usize {
+        self.store.group_marks_max()
+    }
+
+    fn note(&self, lane: u16, position: u64) -> Option<Note> {
+        self.store.note(lane, position)
     }
 
     fn span(&self, lane: u16) -> Span {
@@ -171,22 +177,25 @@ impl<S: Overflow> Overflow for Unsealed<S> {
         self.0.append(entries)
     }
 
-    fn read(&self, lane: u16, from: u64, most: Most) -> Result<Batch, ReadError> {
-        let batch = self.0.read(lane, from, most)?;
-        let sealed = batch
-            .records
-            .iter()
-            .enumerate()
-            .find_map(|(index, (position, body))| Some((index, *position, key_of(body)?)));
+    fn read(&self, lane: u16, from: u64, only: Option<Group>, most: Most) -> Result<Batch, ReadError> {
+        let batch = self.0.read(lane, from, only, most)?;
+        let sealed = batch.records.iter().find_map(|record| Some((record.position, key_of(&record.body)?)));
         match sealed {
             None => Ok(batch),
-            Some((0, position, key)) => Err(ReadError::NoKey { position, key }),
-            Some((before, ..)) => self.0.read(lane, from, Most { records: before, ..most }),
+            Some((position, key)) => cut(batch, position, ReadError::NoKey { position, key }),
         }
     }
 
-    fn consume(&self, lane: u16, before: u64, handed: u32) -> Result<(), ConsumeError> {
-        self.0.consume(lane, before, handed)
+    fn consume(&self, lane: u16, marks: &Marks<'_>, handed: u64) -> Result<(), ConsumeError> {
+        self.0.consume(lane, marks, handed)
+    }
+
+    fn group_marks_max(&self) -> usize {
+        self.0.group_marks_max()
+    }
+
+    fn note(&self, lane: u16, position: u64) -> Option<Note> {
+        self.0.note(lane, position)
     }
 
     fn span(&self, lane: u16) -> Span {
@@ -203,17 +212,24 @@ impl<S: Overflow> Overflow for Unsealed<S> {
 }
 
 impl Damage {
-    fn count(&mut self, lane: u16, position: u64) {
-        let Some(counted) = self.counted.get_mut(usize::from(lane)).filter(|counted| position >= **counted) else {
-            return;
-        };
-        *counted = position + 1;
-        self.records += 1;
-        tracing::warn!(
-            lane,
-            position,
-            "a record does not authenticate: tampered with, or another key of that id; passed over"
-        );
+    /// 1 if it had not been counted before, else 0.
+    fn count(&mut self, lane: u16, position: u64) -> u64 {
+        let fresh = self.counted.get_mut(usize::from(lane)).map_or(0, |counted| counted.count(position, position + 1));
+        if fresh > 0 {
+            self.records += fresh;
+            tracing::warn!(
+                lane,
+                position,
+                "a record does not authenticate: tampered with, or another key of that id; passed over"
+            );
+        }
+        fresh
+    }
+
+    fn forget_below(&mut self, lane: u16, position: u64) {
+        if let Some(counted) = self.counted.get_mut(usize::from(lane)) {
+            counted.forget_below(position);
+        }
     }
 }
 
@@ -240,7 +256,7 @@ fn seal(keys: &Keys, nonce: &[u8; NONCE_BYTES], entry: &Entry) -> Entry {
     let (header, text) = sealed.split_at_mut(HEADER_BYTES);
     let tag = cipher.encrypt_inout_detached(&XNonce::from(*nonce), &along(header, entry.lane), text.into());
     sealed.extend_from_slice(&tag.expect("the cipher takes 256 GiB, a body has no more than 64 MiB"));
-    Entry { lane: entry.lane, body: sealed.into() }
+    Entry { body: sealed.into(), ..*entry }
 }
 
 fn open(cipher: &XChaCha20Poly1305, lane: u16, body: &[u8]) -> Option<Bytes> {

@@ -81,7 +81,7 @@ impl Judge {
         for lane in 0..LANES {
             let batch = read_all(&store, lane, store.span(lane).first, ALL);
             assert_eq!(batch.damaged, 0, "cycle {cycle}: a crash is no damage");
-            let numbers: Vec<u64> = batch.records.iter().map(|(_, body)| victim::number(body)).collect();
+            let numbers: Vec<u64> = batch.records.iter().map(|record| victim::number(&record.body)).collect();
             lost += self.compare(lane, &numbers, cycle);
         }
         let usage = store.usage();

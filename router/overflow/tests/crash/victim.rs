@@ -6,7 +6,7 @@ use overflow::contract::{ALL, Draw, entry};
 use overflow::disk::Disk;
 use overflow::disk::files::Real;
 use overflow::faulty::Faulty;
-use overflow::{AppendError, Entry, Most, Overflow};
+use overflow::{AppendError, Entry, Marks, Most, Overflow};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -87,7 +87,7 @@ pub(crate) fn check_failing_sync(dir: &Path) {
     assert!(output.status.success(), "the appender failed: {}", output.status);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "taken\nunknown\ntaken\n");
     let store = Disk::open(&config(&dir)).unwrap();
-    let read: Vec<_> = store.read(0, 0, ALL).unwrap().records.into_iter().map(|(_, body)| body).collect();
+    let read: Vec<_> = store.read(0, 0, None, ALL).unwrap().records.into_iter().map(|record| record.body).collect();
     assert_eq!((read, store.usage().damaged), (vec!["0".into(), "2".into()], 0));
 }
 
@@ -160,14 +160,14 @@ fn drain(store: &Disk, done: &AtomicBool) {
         let ended = done.load(Ordering::Acquire);
         let mut any = false;
         for lane in 0..crate::LANES {
-            let batch = store.read(lane, store.span(lane).first, Most { records: 20, bytes: 1 << 20 }).unwrap();
+            let batch = store.read(lane, store.span(lane).first, None, Most { records: 20, bytes: 1 << 20 }).unwrap();
             if batch.records.is_empty() {
                 continue;
             }
             any = true;
-            let numbers: Vec<u64> = batch.records.iter().map(|(_, body)| number(body)).collect();
+            let numbers: Vec<u64> = batch.records.iter().map(|record| number(&record.body)).collect();
             Said::Marking(lane, numbers.clone()).say();
-            store.consume(lane, batch.next, u32::try_from(numbers.len()).unwrap()).unwrap();
+            store.consume(lane, &Marks::up_to(batch.next), numbers.len() as u64).unwrap();
             Said::Handed(lane, numbers).say();
         }
         if ended && !any {

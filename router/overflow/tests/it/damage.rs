@@ -4,9 +4,9 @@
 //! nothing below a mark is read again.
 
 use crate::small::{LANES, Small, config, open, plain, read, records_of, same, segments};
-use overflow::Overflow;
 use overflow::contract::{Draw, append};
 use overflow::disk::{Config, Disk, OpenError};
+use overflow::{Marks, Overflow};
 use std::fs;
 use std::path::Path;
 
@@ -163,7 +163,7 @@ fn check_marks_lost_or_kept(small: &Small, dir: &Path) {
     let store = open(dir);
     for lane in 0..LANES {
         assert_eq!(plain(&read(&store, lane)).last().unwrap().1, b"new");
-        store.consume(lane, store.span(lane).next, 1).unwrap();
+        store.consume(lane, &Marks::up_to(store.span(lane).next), 1).unwrap();
         assert_eq!(plain(&read(&store, lane)), []);
     }
 }
@@ -211,7 +211,7 @@ fn a_missing_segment_is_named_and_the_rest_is_read() {
         let mut from = store.span(0).first;
         let (mut found, mut gone) = (Vec::new(), 0);
         while from < store.span(0).next {
-            match store.read(0, from, overflow::contract::ALL) {
+            match store.read(0, from, None, overflow::contract::ALL) {
                 Ok(batch) => {
                     assert!(batch.next > from);
                     found.extend(plain(&batch));
@@ -245,7 +245,7 @@ fn a_segment_in_the_wrong_place_is_not_read() {
     let bodies: Vec<_> = small.lanes[0].pending();
     let mut from = store.span(0).first;
     while let Err(overflow::ReadError::Gone { first, .. }) | Ok(overflow::Batch { next: first, .. }) =
-        store.read(0, from, overflow::contract::ALL).inspect(|batch| {
+        store.read(0, from, None, overflow::contract::ALL).inspect(|batch| {
             plain(batch).iter().for_each(|record| assert!(bodies.contains(record), "{record:?}"));
         })
     {
@@ -350,13 +350,13 @@ fn no_mixture_of_damages_brings_up_what_is_not_there() {
         for lane in 0..LANES {
             let mut from = 0;
             loop {
-                let next = match store.read(lane, from, overflow::contract::ALL) {
+                let next = match store.read(lane, from, None, overflow::contract::ALL) {
                     Ok(batch) => {
                         let pending = small.lanes[usize::from(lane)].pending();
                         plain(&batch)
                             .iter()
                             .for_each(|record| assert!(pending.contains(record), "seed {seed}: {record:?}"));
-                        assert!(batch.records.is_sorted_by(|one, next| one.0 < next.0));
+                        assert!(batch.records.is_sorted_by(|one, next| one.position < next.position));
                         batch.next
                     }
                     Err(overflow::ReadError::Gone { first, .. }) => first,

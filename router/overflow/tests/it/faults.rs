@@ -5,7 +5,7 @@ use overflow::contract::{ALL, append, entry};
 use overflow::disk::files::Real;
 use overflow::disk::{Disk, OpenError};
 use overflow::faulty::{Call, EACCES, EIO, ENOSPC, EROFS, Faulty, Op, Verdict};
-use overflow::{AppendError, ConsumeError, Overflow, ReadError};
+use overflow::{AppendError, ConsumeError, Marks, Overflow, ReadError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,7 +115,7 @@ fn a_new_segment_whose_sync_fails_holds_nothing() {
         failing.set(false);
         append(&store, 0, ["a"]);
         assert_eq!(bodies(&store, 0), [b"a"]);
-        store.consume(0, store.span(0).next, 1).unwrap();
+        store.consume(0, &Marks::up_to(store.span(0).next), 1).unwrap();
         drop(store);
         let store = failing.reopened();
         assert_eq!(bodies(&store, 0), [[0; 0]; 0]);
@@ -202,7 +202,7 @@ fn what_cannot_be_read_is_not_skipped() {
         let store = failing.open(fails(op, EIO));
         append(&store, 0, ["a", "b"]);
         failing.set(true);
-        assert!(matches!(store.read(0, 0, ALL), Err(ReadError::Unavailable(_))));
+        assert!(matches!(store.read(0, 0, None, ALL), Err(ReadError::Unavailable(_))));
         failing.set(false);
         assert_eq!(bodies(&store, 0), [b"a", b"b"]);
         assert_eq!(store.usage().damaged, 0);
@@ -216,14 +216,15 @@ fn a_mark_that_is_not_durable_is_refused_and_nothing_trusts_the_file_again() {
         let fail = move |call: &Call<'_>| (call.op == op && is_marks(call.path)).then_some(Verdict::Fail(EIO));
         let store = failing.open(fail);
         append(&store, 0, ["a", "b", "c"]);
-        store.consume(0, 1, 1).unwrap();
+        store.consume(0, &Marks::up_to(1), 1).unwrap();
         failing.set(true);
-        assert!(matches!(store.consume(0, 2, 1), Err(ConsumeError::Unavailable(_))));
+        assert!(matches!(store.consume(0, &Marks::up_to(2), 1), Err(ConsumeError::Unavailable(_))));
         assert_eq!(bodies(&store, 0), [b"b", b"c"]);
         failing.set(false);
         append(&store, 1, ["d"]);
         // Another lane's mark makes a new file, and what the old one may have been left with is gone.
-        store.consume(1, 1, 1).unwrap();
+        // Two: the one of lane 0, which is still in hand, counts along.
+        store.consume(1, &Marks::up_to(1), 2).unwrap();
         drop(store);
         let store = failing.reopened();
         assert_eq!(bodies(&store, 0), [b"b", b"c"]);
@@ -238,10 +239,10 @@ fn marks_that_cannot_be_renewed_stay_refused() {
     append(&store, 0, ["a", "b"]);
     failing.set(true);
     for _ in 0..3 {
-        assert!(matches!(store.consume(0, 1, 1), Err(ConsumeError::Unavailable(_))));
+        assert!(matches!(store.consume(0, &Marks::up_to(1), 1), Err(ConsumeError::Unavailable(_))));
     }
     failing.set(false);
-    store.consume(0, 1, 1).unwrap();
+    store.consume(0, &Marks::up_to(1), 1).unwrap();
     drop(store);
     assert_eq!(bodies(&failing.reopened(), 0), [b"b"]);
 }
@@ -255,11 +256,11 @@ fn a_segment_that_cannot_be_removed_is_tried_again() {
     failing.set(true);
     let files = || crate::small::segments(failing.dir.path(), 0).len();
     let before = files();
-    store.consume(0, positions[2] + 1, 3).unwrap();
+    store.consume(0, &Marks::up_to(positions[2] + 1), 3).unwrap();
     assert_eq!(files(), before);
     failing.set(false);
     append(&store, 0, ["yet more"]);
-    store.consume(0, positions[2] + 2, 1).unwrap();
+    store.consume(0, &Marks::up_to(positions[2] + 2), 1).unwrap();
     assert!(files() < before + 1);
     assert_eq!(bodies(&store, 0), [b"yet more"]);
 }
@@ -353,8 +354,8 @@ fn a_deleted_directory_is_noticed() {
         let named = matches!(&refused, Err(AppendError::Unknown(why) | AppendError::Unavailable(why)) if why.contains("lane-00000"));
         assert!(named, "{refused:?}");
     }
-    assert!(matches!(store.read(1, 0, ALL), Err(ReadError::Gone { first: 1, .. })));
-    let marked = store.consume(0, 1, 1);
+    assert!(matches!(store.read(1, 0, None, ALL), Err(ReadError::Gone { first: 1, .. })));
+    let marked = store.consume(0, &Marks::up_to(1), 1);
     assert!(matches!(&marked, Err(ConsumeError::Unavailable(why)) if why.contains("marks")), "{marked:?}");
     store.close();
 }

@@ -5,7 +5,7 @@
 use crate::small::{config, plain, read, scratch};
 use overflow::contract::{append, entry};
 use overflow::disk::{Config, Disk, OpenError};
-use overflow::{AppendError, Overflow};
+use overflow::{AppendError, Marks, Overflow};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -84,7 +84,7 @@ fn fill(device: &Mounted) {
         let left = plain(&read(&store, 0));
         assert_eq!(left.len(), taken);
         assert!(left.iter().all(|(_, body)| *body == [round; 3000]));
-        (0..2).for_each(|lane| store.consume(lane, store.span(lane).next, 1).unwrap());
+        (0..2).for_each(|lane| store.consume(lane, &Marks::up_to(store.span(lane).next), 1).unwrap());
     }
     append(&store, 0, ["a"]);
     drop(store);
@@ -108,7 +108,7 @@ fn crash(device: &Mounted) {
     let store = Disk::open(&config(&device.store())).unwrap();
     let left = plain(&read(&store, 0));
     assert_eq!((left.len(), store.usage().damaged), (taken, 0));
-    store.consume(0, store.span(0).next, 1).unwrap();
+    store.consume(0, &Marks::up_to(store.span(0).next), 1).unwrap();
     append(&store, 0, ["a"]);
 }
 

@@ -7,7 +7,7 @@ use crate::forgetful::Forgetful;
 use crate::small::LANES;
 use overflow::contract::{Draw, entry};
 use overflow::disk::{Config, Disk};
-use overflow::{AppendError, Most, Overflow, ReadError};
+use overflow::{AppendError, Marks, Most, Overflow, ReadError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -87,15 +87,15 @@ impl Lane {
 
     fn refill(&mut self, store: &Disk, lane: u16, draw: &mut Draw, when: &str) {
         let most = Most { records: usize::try_from(draw.below(8)).unwrap() + 1, bytes: usize::MAX };
-        let batch = match store.read(lane, store.span(lane).first, most) {
+        let batch = match store.read(lane, store.span(lane).first, None, most) {
             Ok(batch) => batch,
             Err(ReadError::Unavailable(_)) => return,
             Err(error) => panic!("{when}: {error}"),
         };
-        let numbers: Vec<u64> = batch.records.iter().map(|(_, body)| number_of(body)).collect();
+        let numbers: Vec<u64> = batch.records.iter().map(|record| number_of(&record.body)).collect();
         // While it runs, what was not acknowledged is not read.
         assert!(numbers.iter().all(|number| self.durable.contains(number)), "{when}: {numbers:?}");
-        match store.consume(lane, batch.next, u32::try_from(numbers.len()).unwrap()) {
+        match store.consume(lane, &Marks::up_to(batch.next), numbers.len() as u64) {
             Ok(()) => {
                 self.marking.clear();
                 numbers.iter().for_each(|number| assert!(self.durable.remove(number)));
@@ -109,12 +109,13 @@ impl Lane {
         let (mut read, mut from) = (Vec::new(), store.span(lane).first);
         loop {
             let most = Most { records: 100, bytes: usize::MAX };
-            let batch = store.read(lane, from, most).unwrap_or_else(|error| panic!("{when}, lane {lane}: {error}"));
+            let batch =
+                store.read(lane, from, None, most).unwrap_or_else(|error| panic!("{when}, lane {lane}: {error}"));
             if batch.records.is_empty() {
                 break;
             }
             from = batch.next;
-            read.extend(batch.records.iter().map(|(_, body)| number_of(body)));
+            read.extend(batch.records.iter().map(|record| number_of(&record.body)));
         }
         assert!(read.is_sorted_by(|one, next| one < next), "{when}, lane {lane}: {read:?}");
         for number in &read {

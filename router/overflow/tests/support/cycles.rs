@@ -4,7 +4,7 @@
 use super::broker::{Broker, eventually};
 use bytes::Bytes;
 use overflow::kafka::{Config, Kafka};
-use overflow::{AppendError, Entry, Most, Overflow};
+use overflow::{AppendError, Entry, Marks, Most, Overflow};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -150,13 +150,13 @@ fn drain(store: &Kafka, history: &History, from: &mut [u64]) {
 fn use_batch(store: &Kafka, history: &History, lane: u16, from: &mut [u64]) {
     let place = &mut from[usize::from(lane)];
     *place = (*place).max(store.span(lane).first);
-    let Ok(batch) = store.read(lane, *place, Most { records: 500, bytes: 1 << 20 }) else { return };
-    let handed = u32::try_from(batch.records.len()).expect("at most 500");
-    if handed == 0 || store.consume(lane, batch.next, handed).is_err() {
+    let Ok(batch) = store.read(lane, *place, None, Most { records: 500, bytes: 1 << 20 }) else { return };
+    let handed = batch.records.len() as u64;
+    if handed == 0 || store.consume(lane, &Marks::up_to(batch.next), handed).is_err() {
         return;
     }
     *place = batch.next;
-    let numbers = batch.records.iter().map(|(_, body)| (lane, number(body)));
+    let numbers = batch.records.iter().map(|record| (lane, number(&record.body)));
     history.uses.lock().extend(numbers);
 }
 
@@ -186,7 +186,7 @@ impl History {
 fn entry(number: u64) -> Entry {
     let mut body = vec![0; BODY_BYTES];
     body[..8].copy_from_slice(&number.to_be_bytes());
-    Entry { lane: lane(number), body: Bytes::from(body) }
+    overflow::contract::entry(lane(number), body)
 }
 
 fn number(body: &Bytes) -> u64 {
