@@ -24,6 +24,11 @@ impl Consumed {
         Self { before, groups: furthest.into_iter().filter(|(_, position)| *position > before).collect() }
     }
 
+    /// Everything below `before`, of all groups.
+    pub(crate) fn up_to(before: u64) -> Self {
+        Self { before, ..Self::default() }
+    }
+
     /// The marks of groups that are above `before`.
     pub(crate) fn groups(&self) -> &[(Group, u64)] {
         &self.groups

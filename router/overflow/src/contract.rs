@@ -9,7 +9,7 @@
 // They are tests, wherever they are compiled.
 #![allow(clippy::unwrap_used)]
 
-use crate::{AppendError, Batch, ConsumeError, Entry, Group, Marks, Most, Note, Overflow, ReadError, Span};
+use crate::{AppendError, Batch, ConsumeError, Entry, Group, Lost, Marks, Most, Note, Overflow, ReadError, Span};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +25,9 @@ pub trait Place: Sync {
 
     /// The longest body it takes, in bytes.
     fn record_bytes_max(&self) -> usize;
+
+    /// Damages the body of a record under the open store. False: nobody can, and the store keeps no notes.
+    fn spoil(&self, lane: u16, position: u64) -> bool;
 }
 
 /// One case of the contract. It panics where a store breaks it.
@@ -40,7 +43,10 @@ macro_rules! contract_tests {
             everything_survives_a_close, everything_survives_a_crash, a_crash_tells_what_may_be_lost,
             positions_ascend_for_good, bodies_are_opaque, long_bodies_are_taken_or_refused,
             a_failure_ends_its_lane_within_the_append, there_are_no_other_lanes, a_closed_store_refuses,
-            a_full_store_refuses_until_there_is_space, threads_do_not_mix_up, any_mixture_of_calls);
+            a_full_store_refuses_until_there_is_space, threads_do_not_mix_up, any_mixture_of_calls,
+            groups_are_consumed_apart, a_read_for_one_group_passes_over_the_others, marks_of_groups_survive,
+            a_mark_of_a_group_moves_up_only, all_marks_take_hold_together, more_groups_than_fit_are_refused,
+            lost_records_are_told_with_their_notes);
     };
     ($place:expr; $($case:ident),* $(,)?) => {
         $(
@@ -62,21 +68,36 @@ macro_rules! cases {
 }
 
 /// All cases by name.
-pub const CASES: [(&str, Case); 20] = cases![
+pub const CASES: [(&str, Case); 27] = cases![
     a_new_store_is_empty what_is_appended_is_read_in_order lanes_are_apart a_read_takes_no_more_than_asked_for
     reading_goes_on_from_anywhere reading_consumes_nothing a_mark_moves_up_only what_is_consumed_is_not_read_again
     everything_survives_a_close everything_survives_a_crash a_crash_tells_what_may_be_lost
     positions_ascend_for_good bodies_are_opaque long_bodies_are_taken_or_refused
     a_failure_ends_its_lane_within_the_append there_are_no_other_lanes a_closed_store_refuses
     a_full_store_refuses_until_there_is_space threads_do_not_mix_up any_mixture_of_calls
+    groups_are_consumed_apart a_read_for_one_group_passes_over_the_others marks_of_groups_survive
+    a_mark_of_a_group_moves_up_only all_marks_take_hold_together more_groups_than_fit_are_refused
+    lost_records_are_told_with_their_notes
 ];
 
 /// As much as there is.
 pub const ALL: Most = Most { records: usize::MAX, bytes: usize::MAX };
 
-/// An entry.
+/// An entry of group 0 with an empty note.
 pub fn entry(lane: u16, body: impl AsRef<[u8]>) -> Entry {
     Entry { lane, group: Group(0), note: Note::default(), body: Bytes::copy_from_slice(body.as_ref()) }
+}
+
+/// An entry of a group, whose body and note are made of its number.
+pub fn numbered_entry(lane: u16, group: Group, number: u64) -> Entry {
+    Entry { group, note: note_of(number), ..entry(lane, number.to_be_bytes()) }
+}
+
+/// The note of an entry of that number.
+pub fn note_of(number: u64) -> Note {
+    let mut note = [0xee; Note::BYTES];
+    note[8..16].copy_from_slice(&number.to_be_bytes());
+    Note(note)
 }
 
 /// Appends bodies to a lane; their positions.
@@ -448,8 +469,8 @@ fn drain(store: &dyn Overflow, lane: u16, done: &AtomicBool) -> Vec<Bytes> {
 pub fn any_mixture_of_calls(place: &dyn Place) {
     let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
     let mut store = place.open();
-    let mut model: [BTreeMap<u64, Vec<u8>>; 4] = Default::default();
-    for _ in 0..400 {
+    let mut model: [BTreeMap<u64, (Group, Vec<u8>)>; 4] = Default::default();
+    for _ in 0..600 {
         let lane = u16::try_from(draw.below(4)).unwrap();
         let kept = &mut model[usize::from(lane)];
         match draw.below(20) {
@@ -461,26 +482,245 @@ pub fn any_mixture_of_calls(place: &dyn Place) {
                 store = place.open();
             }
             1..=9 => {
-                let bodies: Vec<Vec<u8>> = (0..draw.below(40)).map(|_| draw.body()).collect();
-                kept.extend(append(&*store, lane, &bodies).into_iter().zip(bodies));
+                let bodies: Vec<(Group, Vec<u8>)> =
+                    (0..draw.below(40)).map(|_| (Group(draw.below(3)), draw.body())).collect();
+                let entries: Vec<Entry> =
+                    bodies.iter().map(|(group, body)| Entry { group: *group, ..entry(lane, body) }).collect();
+                let positions = store.append(&entries).into_iter().map(|result| result.unwrap());
+                kept.extend(positions.zip(bodies));
             }
             10..=14 => {
                 let positions: Vec<u64> = kept.keys().copied().collect();
-                let Some(before) = positions.get(usize::try_from(draw.below(50)).unwrap()) else { continue };
-                store.consume(lane, &Marks::up_to(*before), 1).unwrap();
-                *kept = kept.split_off(before);
+                let mut any = || positions.get(usize::try_from(draw.below(50)).unwrap()).copied().unwrap_or(0);
+                let (before, groups) = (any() / 2, [(Group(1), any()), (Group(2), any())]);
+                store.consume(lane, &Marks { before, groups: &groups }, 1).unwrap();
+                kept.retain(|position, (group, _)| {
+                    let own = groups.iter().find(|(other, _)| other == group).map_or(0, |(_, position)| *position);
+                    *position >= before.max(own)
+                });
             }
             _ => {
+                let only = [None, Some(Group(draw.below(4)))][usize::try_from(draw.below(2)).unwrap()];
                 let from = store.span(lane).first + draw.below(30);
                 let most = Most { records: usize::try_from(draw.below(60)).unwrap() + 1, bytes: usize::MAX };
-                let batch = store.read(lane, from, None, most).unwrap();
-                let expected =
-                    kept.range(from..).take(most.records).map(|(position, body)| (*position, body.clone().into()));
-                assert_eq!(positioned(&batch), expected.collect::<Vec<(u64, Bytes)>>());
+                let batch = store.read(lane, from, only, most).unwrap();
+                let due = kept.range(from..).filter(|(_, (group, _))| only.is_none_or(|only| only == *group));
+                let due = due.take(most.records).map(|(position, (_, body))| (*position, body.clone().into()));
+                assert_eq!(positioned(&batch), due.collect::<Vec<(u64, Bytes)>>());
             }
         }
     }
     assert_eq!(store.usage().damaged, 0);
+}
+
+const ONE: Group = Group(1);
+const TWO: Group = Group(u64::MAX);
+/// In no case's store.
+const NOBODY: Group = Group(7);
+
+/// Numbers `0..count`, in turn of group one and of group two; their positions.
+fn interleaved(store: &dyn Overflow, lane: u16, count: u64) -> Vec<u64> {
+    let group = |number: u64| if number % 2 == 0 { ONE } else { TWO };
+    // Over several appends, so that they lie in several segments or messages.
+    let appended = |begin: u64| {
+        let numbers = begin..count.min(begin + 20);
+        let entries: Vec<Entry> = numbers.map(|number| numbered_entry(lane, group(number), number)).collect();
+        store.append(&entries).into_iter().map(|result| result.unwrap()).collect::<Vec<u64>>()
+    };
+    (0..count).step_by(20).flat_map(appended).collect()
+}
+
+/// The numbers of what is not consumed of a group, or of all, as they come in small reads.
+fn left(store: &dyn Overflow, lane: u16, only: Option<Group>) -> Vec<u64> {
+    left_from(store, lane, 0, only)
+}
+
+fn left_from(store: &dyn Overflow, lane: u16, mut from: u64, only: Option<Group>) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    loop {
+        let batch = store.read(lane, from, only, Most { records: 7, bytes: 1 << 20 }).unwrap();
+        let own = |group: Group| only.is_none_or(|only| only == group);
+        assert!(batch.records.iter().all(|record| own(record.group)) && batch.lost.iter().all(|lost| own(lost.group)));
+        assert!(batch.records.len() <= 7 && batch.next >= from);
+        if batch.records.is_empty() && batch.next == from {
+            return numbers;
+        }
+        numbers.extend(batch.records.iter().map(|record| u64::from_be_bytes(record.body[..].try_into().unwrap())));
+        from = batch.next;
+    }
+}
+
+fn odd(numbers: std::ops::Range<u64>) -> Vec<u64> {
+    numbers.filter(|number| number % 2 == 1).collect()
+}
+
+fn even(numbers: std::ops::Range<u64>) -> Vec<u64> {
+    numbers.filter(|number| number % 2 == 0).collect()
+}
+
+/// One stands still, and the other flows: read, marked, and never read again.
+pub fn groups_are_consumed_apart(place: &dyn Place) {
+    let store = place.open();
+    let positions = interleaved(&*store, 2, 200);
+    let mut from = store.span(2).first;
+    let mut read = Vec::new();
+    while read.len() < 100 {
+        let batch = store.read(2, from, Some(TWO), Most { records: 9, bytes: 1 << 20 }).unwrap();
+        assert!(batch.next > from, "it goes on");
+        store.consume(2, &Marks { before: positions[0], groups: &[(TWO, batch.next)] }, 9).unwrap();
+        read.extend(batch.records.iter().map(|record| u64::from_be_bytes(record.body[..].try_into().unwrap())));
+        from = batch.next;
+        let due: Vec<u64> = odd(0..200)[read.len()..].to_vec();
+        assert_eq!(left(&*store, 2, Some(TWO)), due);
+    }
+    assert_eq!(read, odd(0..200));
+    assert_eq!((left(&*store, 2, None), left(&*store, 2, Some(ONE))), (even(0..200), even(0..200)));
+    assert!(store.span(2).first <= positions[0] && store.span(2).next > positions[199]);
+    // Those that come behind are theirs again.
+    assert!(store.append(&[numbered_entry(2, TWO, 301), numbered_entry(2, ONE, 300)]).iter().all(Result::is_ok));
+    assert_eq!((left(&*store, 2, Some(TWO)), left(&*store, 2, Some(ONE)).len()), (vec![301], 101));
+}
+
+/// Up to its end, with where it goes on from there.
+pub fn a_read_for_one_group_passes_over_the_others(place: &dyn Place) {
+    let store = place.open();
+    interleaved(&*store, 0, 90);
+    let read = |only, most| store.read(0, 0, only, Most { records: most, bytes: 1 << 20 }).unwrap();
+    assert_eq!((left(&*store, 0, Some(ONE)), left(&*store, 0, Some(TWO))), (even(0..90), odd(0..90)));
+    assert_eq!(left(&*store, 0, Some(NOBODY)), []);
+    // Back and forth, from any position on.
+    for number in [0, 3, 50, 7, 88] {
+        let first = read(None, 90).records[number].position;
+        let batch = store.read(0, first, Some(TWO), Most { records: 1, bytes: 1 }).unwrap();
+        let due = number as u64 | 1;
+        assert_eq!(batch.records[0].body[..], due.to_be_bytes(), "from {number}");
+        assert!(batch.records[0].group == TWO && batch.records.len() == 1 && batch.records[0].position < batch.next);
+        assert_eq!(left_from(&*store, 0, batch.next, Some(TWO)), odd(due + 1..90));
+    }
+    assert_eq!(read(Some(ONE), 10).damaged, 0);
+    assert!(store.append(&[numbered_entry(0, NOBODY, 9)])[0].is_ok());
+    assert_eq!(left(&*store, 0, Some(NOBODY)), [9]);
+}
+
+/// After a close and after a crash, with the lane's.
+pub fn marks_of_groups_survive(place: &dyn Place) {
+    let store = place.open();
+    let positions = interleaved(&*store, 1, 100);
+    store.consume(1, &Marks { before: positions[11], groups: &[(TWO, positions[60])] }, 36).unwrap();
+    let due = |one: u64, two: u64| (even(one..100), odd(two..100));
+    let found = |store: &dyn Overflow| {
+        let (one, two) = (left(store, 1, Some(ONE)), left(store, 1, Some(TWO)));
+        let all: BTreeMap<u64, ()> = one.iter().chain(&two).map(|number| (*number, ())).collect();
+        assert_eq!(left(store, 1, None), all.into_keys().collect::<Vec<u64>>());
+        (one, two)
+    };
+    assert_eq!(found(&*store), due(11, 60));
+    drop(store);
+    let store = place.open();
+    assert_eq!((found(&*store), store.usage().lost_in_crash_max), (due(11, 60), 36));
+    store.consume(1, &Marks { before: 0, groups: &[(ONE, positions[40])] }, 15).unwrap();
+    assert_eq!(found(&*store), due(40, 60), "the other keeps its own");
+    store.close();
+    drop(store);
+    let store = place.open();
+    assert_eq!((found(&*store), store.usage().lost_in_crash_max), (due(40, 60), 0));
+    store.consume(1, &Marks::up_to(positions[90]), 3).unwrap();
+    drop(store);
+    assert_eq!(found(&*place.open()), due(90, 90));
+}
+
+/// Whatever is said later, and nothing beyond the end is consumed before it is there.
+pub fn a_mark_of_a_group_moves_up_only(place: &dyn Place) {
+    let store = place.open();
+    let positions = interleaved(&*store, 0, 40);
+    store.consume(0, &Marks { before: 0, groups: &[(TWO, positions[20])] }, 10).unwrap();
+    for groups in [&[(TWO, positions[4])][..], &[(TWO, 0)], &[], &[(ONE, 0), (TWO, positions[20])]] {
+        store.consume(0, &Marks { before: 0, groups }, 0).unwrap();
+        assert_eq!((left(&*store, 0, Some(TWO)), left(&*store, 0, Some(ONE))), (odd(20..40), even(0..40)));
+    }
+    // The furthest of two for one group counts.
+    store.consume(0, &Marks { before: 0, groups: &[(ONE, positions[8]), (ONE, positions[2])] }, 4).unwrap();
+    assert_eq!(left(&*store, 0, Some(ONE)), even(8..40));
+    store.consume(0, &Marks { before: 0, groups: &[(TWO, u64::MAX)] }, 10).unwrap();
+    assert!(store.append(&[numbered_entry(0, TWO, 77)])[0].is_ok());
+    assert_eq!(left(&*store, 0, Some(TWO)), [77]);
+    drop(store);
+    assert_eq!(left(&*place.open(), 0, Some(TWO)), [77]);
+}
+
+/// The lane's, and those of many groups.
+pub fn all_marks_take_hold_together(place: &dyn Place) {
+    let store = place.open();
+    let groups = store.group_marks_max() as u64;
+    let entries: Vec<Entry> = (0..groups * 3).map(|number| numbered_entry(3, Group(number % groups), number)).collect();
+    let positions: Vec<u64> = store.append(&entries).into_iter().map(|result| result.unwrap()).collect();
+    // Of each group the second one is the first that is left, of a third of them the third.
+    let at = |group: u64| positions[usize::try_from(group + if group % 3 == 0 { 2 } else { 1 } * groups).unwrap()];
+    let marks: Vec<(Group, u64)> = (0..groups).map(|group| (Group(group), at(group))).collect();
+    store.consume(3, &Marks { before: 0, groups: &marks }, 1).unwrap();
+    let due: Vec<u64> =
+        (groups..groups * 3).filter(|number| *number >= 2 * groups || number % groups % 3 != 0).collect();
+    assert_eq!(left(&*store, 3, None), due);
+    drop(store);
+    let store = place.open();
+    assert_eq!(left(&*store, 3, None), due);
+    (0..groups).step_by(10).for_each(|group| {
+        let own = due.iter().copied().filter(|number| number % groups == group);
+        assert!(left(&*store, 3, Some(Group(group))).into_iter().eq(own));
+    });
+}
+
+/// Named, with the limit, and nothing moves. Room is there again once the lane's mark has passed some of them.
+pub fn more_groups_than_fit_are_refused(place: &dyn Place) {
+    let store = place.open();
+    let limit = store.group_marks_max();
+    assert!(limit >= 1);
+    let many = limit as u64 + 1;
+    let entries: Vec<Entry> = (0..2 * many).map(|number| numbered_entry(0, Group(number % many), number)).collect();
+    let positions: Vec<u64> = store.append(&entries).into_iter().map(|result| result.unwrap()).collect();
+    let marks: Vec<(Group, u64)> = (0..many).zip(&positions).map(|(group, at)| (Group(group), at + 1)).collect();
+    let refused = Err(ConsumeError::TooManyGroups { groups: limit + 1, limit });
+    assert_eq!(store.consume(0, &Marks { before: 0, groups: &marks }, 1), refused);
+    assert_eq!(left(&*store, 0, None).len(), entries.len());
+    store.consume(0, &Marks { before: 0, groups: &marks[..limit] }, 1).unwrap();
+    assert_eq!(store.consume(0, &Marks { before: 0, groups: &marks[limit..] }, 1), refused);
+    assert_eq!(left(&*store, 0, None).first(), Some(&(many - 1)));
+    store.consume(0, &Marks { before: positions[0] + 1, groups: &marks[limit..] }, 1).unwrap();
+    assert_eq!(left(&*store, 0, None), (many..2 * many).collect::<Vec<u64>>());
+}
+
+/// To whom they belong, each time it asks, until they are consumed; and counted once.
+pub fn lost_records_are_told_with_their_notes(place: &dyn Place) {
+    let store = place.open();
+    let positions = interleaved(&*store, 1, 30);
+    if !place.spoil(1, positions[4]) {
+        assert_eq!(store.note(1, positions[4]), None, "who keeps notes has to tell of what is lost");
+        return;
+    }
+    assert!(place.spoil(1, positions[5]) && place.spoil(1, positions[8]));
+    let told = |only| {
+        let (mut lost, mut damaged, mut from) = (Vec::new(), 0, 0);
+        loop {
+            let batch = store.read(1, from, only, Most { records: 3, bytes: 1 << 20 }).unwrap();
+            assert!(batch.records.len() + batch.lost.len() <= 3);
+            if batch.next == from {
+                return (lost, damaged);
+            }
+            lost.extend(batch.lost);
+            (damaged, from) = (damaged + batch.damaged, batch.next);
+        }
+    };
+    let lost = |number: usize, group| Lost { position: positions[number], group, note: note_of(number as u64) };
+    let all = vec![lost(4, ONE), lost(5, TWO), lost(8, ONE)];
+    assert_eq!(told(Some(TWO)), (vec![all[1]], 1));
+    assert_eq!(told(None), (all.clone(), 2));
+    assert_eq!((told(Some(ONE)), store.usage().damaged), ((vec![all[0], all[2]], 0), 3));
+    store.consume(1, &Marks { before: 0, groups: &[(ONE, positions[5])] }, 2).unwrap();
+    assert_eq!(told(None), (all[1..].to_vec(), 0));
+    store.consume(1, &Marks::up_to(positions[6]), 2).unwrap();
+    assert_eq!((told(None), left(&*store, 1, Some(ONE))[..2].to_vec()), ((all[2..].to_vec(), 0), vec![6, 10]));
+    assert_eq!(store.note(1, positions[20]), Some(note_of(20)));
+    assert_eq!([store.note(0, 0), store.note(1, positions[29] + 1), store.note(99, 0)], [None; 3]);
 }
 
 /// A drawer of numbers (xorshift64*), the same each time.

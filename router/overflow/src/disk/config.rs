@@ -2,7 +2,7 @@
 
 use super::errors::OpenError;
 use super::record::{BODY_BYTES_MAX, HEADER_BYTES};
-use super::{marks::Marks, segment};
+use super::{marks::MarksFile, segment};
 use std::path::PathBuf;
 
 /// Where a store on disk lies and how much it may take.
@@ -38,7 +38,8 @@ impl Config {
     /// # Errors
     /// [`OpenError::Config`]: the first one that is out of range.
     pub fn check(&self) -> Result<(), OpenError> {
-        let least = Marks::bytes(self.lanes) + (segment::HEADER_BYTES + HEADER_BYTES + self.record_bytes_max) as u64;
+        let least =
+            MarksFile::bytes(self.lanes) + (segment::HEADER_BYTES + HEADER_BYTES + self.record_bytes_max) as u64;
         let faults = [
             (self.lanes == 0, "lanes: at least 1".to_owned()),
             (self.record_bytes_max == 0, "record_bytes_max: at least 1".to_owned()),

@@ -36,14 +36,14 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// Written by a later version of this program.
-    #[error("{}: format {version}, this program knows {known}", path.display())]
-    Newer {
+    /// Written in another format, by another version of this program. Drain the store with that one, or use another directory.
+    #[error("{}: format {version}, this program knows {known} only", path.display())]
+    OtherFormat {
         /// The file.
         path: PathBuf,
         /// Its format.
         version: u32,
-        /// The latest known.
+        /// The one known.
         known: u32,
     },
     /// The number of lanes is fixed when a store is made.
@@ -78,10 +78,12 @@ impl OpenError {
 /// An append that has certainly left nothing behind.
 pub(super) fn refused(what: &str, path: &Path, error: &io::Error) -> AppendError {
     let words = words(what, path, error);
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => AppendError::Full(words),
-        _ => AppendError::Unavailable(words),
-    }
+    if is_full(error) { AppendError::Full(words) } else { AppendError::Unavailable(words) }
+}
+
+/// There is no space for it: on the device, in a quota, or under a limit to the length of files.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 /// An append that may have left something behind.

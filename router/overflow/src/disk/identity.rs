@@ -1,7 +1,7 @@
 //! Who a store is: two small text files that say the same, so that damage to one of them costs nothing.
 //!
 //! ```text
-//!   activation-overflow 1
+//!   activation-overflow 2
 //!   store 5b0c6a1d9e3f4c7f8a2b1c0d9e8f7a6b
 //!   lanes 64
 //!   checksum 1c291ca3
@@ -84,7 +84,7 @@ fn read_one(files: &dyn Files, path: &Path) -> Result<Option<Identity>, OpenErro
     };
     let Some((version, identity)) = decode(&text) else { return Ok(None) };
     if version != VERSION {
-        return Err(OpenError::Newer { path: path.to_owned(), version, known: VERSION });
+        return Err(OpenError::OtherFormat { path: path.to_owned(), version, known: VERSION });
     }
     Ok(identity)
 }

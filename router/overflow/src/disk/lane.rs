@@ -9,6 +9,7 @@ use super::reader::Reader;
 use super::segment;
 use super::space::Space;
 use super::writer::Writer;
+use crate::consumed::Consumed;
 use crate::{Batch, Group, Most, ReadError, Span};
 use parking_lot::Mutex;
 use std::io::ErrorKind;
@@ -54,9 +55,9 @@ impl Lane {
         self.shared.log.lock().span()
     }
 
-    /// The mark has moved, durably: gives back the segments that lie below it.
-    pub(super) fn trim(&self, mark: u64) {
-        self.shared.log.lock().pass(mark);
+    /// The marks have moved, durably: gives back the segments that lie below.
+    pub(super) fn trim(&self, consumed: Consumed) {
+        self.shared.log.lock().pass(consumed);
         self.retire_spent();
         self.shared.trim();
     }
@@ -66,7 +67,7 @@ impl Lane {
         let Some(mut writer) = self.writer.try_lock() else { return };
         let spent = {
             let log = self.shared.log.lock();
-            log.next <= log.mark && log.last().is_some_and(|last| last.bytes >= SPENT_BYTES)
+            log.next <= log.consumed.before && log.last().is_some_and(|last| last.bytes >= SPENT_BYTES)
         };
         if spent {
             writer.retire();

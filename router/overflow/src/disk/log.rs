@@ -2,6 +2,7 @@
 
 use super::record::Place;
 use crate::Span;
+use crate::consumed::{Consumed, Counted};
 use std::collections::VecDeque;
 
 /// A lane's segments and mark.
@@ -9,14 +10,12 @@ use std::collections::VecDeque;
 pub(super) struct Log {
     /// By number, and so by position.
     segments: VecDeque<Segment>,
-    /// Everything below is consumed.
-    pub mark: u64,
+    pub consumed: Consumed,
     /// Above every record that is durable.
     pub next: u64,
     /// The segment that appends go to.
     pub writing: Option<u64>,
-    /// Damage below this position has been counted.
-    pub counted: u64,
+    counted: Counted,
 }
 
 /// One segment.
@@ -38,13 +37,14 @@ pub(super) struct Segment {
 
 impl Log {
     /// An empty lane that goes on at `next`.
-    pub(super) fn new(mark: u64, next: u64) -> Self {
-        Self { mark, next, ..Self::default() }
+    pub(super) fn new(consumed: Consumed, next: u64) -> Self {
+        Self { consumed, next, ..Self::default() }
     }
 
     /// Durable and not consumed.
     pub(super) fn span(&self) -> Span {
-        Span { first: self.mark, next: self.next.max(self.mark) }
+        let first = self.consumed.before;
+        Span { first, next: self.next.max(first) }
     }
 
     /// The segment in which whatever lies at or above `from` begins.
@@ -73,12 +73,16 @@ impl Log {
 
     /// The oldest segment, if all of it is consumed and nobody writes it.
     pub(super) fn spent(&self) -> Option<Segment> {
-        self.segments.front().filter(|oldest| oldest.next <= self.mark && self.writing != Some(oldest.number)).copied()
+        self.segments
+            .front()
+            .filter(|oldest| oldest.next <= self.consumed.before && self.writing != Some(oldest.number))
+            .copied()
     }
 
-    /// Everything below `mark` is consumed.
-    pub(super) fn pass(&mut self, mark: u64) {
-        self.mark = self.mark.max(mark);
+    /// The marks have moved up.
+    pub(super) fn pass(&mut self, consumed: Consumed) {
+        self.counted.forget_below(consumed.before);
+        self.consumed = consumed;
     }
 
     /// Forgets the oldest segment.
@@ -93,8 +97,6 @@ impl Log {
 
     /// How many of the lost positions `from..to` nobody has counted so far; from now on they are.
     pub(super) fn count(&mut self, from: u64, to: u64) -> u64 {
-        let fresh = to.saturating_sub(from.max(self.counted));
-        self.counted = self.counted.max(to);
-        fresh
+        self.counted.count(from, to)
     }
 }

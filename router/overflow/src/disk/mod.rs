@@ -36,10 +36,10 @@ mod writer;
 pub use config::Config;
 pub use errors::OpenError;
 
-use crate::{AppendError, Batch, ConsumeError, Entry, Group, Most, Overflow, ReadError, Span, Usage};
+use crate::{AppendError, Batch, ConsumeError, Entry, Group, Marks, Most, Overflow, ReadError, Span, Usage};
 use files::{Files, Lock, Real};
 use lane::Lane;
-use marks::Marks;
+use marks::MarksFile;
 use parking_lot::Mutex;
 use space::Space;
 use std::ops::Range;
@@ -53,7 +53,7 @@ use sync::Pending;
 #[derive(Debug)]
 pub struct Disk {
     lanes: Vec<Lane>,
-    marks: Marks,
+    marks: MarksFile,
     record_bytes_max: usize,
     space: Arc<Space>,
     damaged: Arc<AtomicU64>,
@@ -92,22 +92,22 @@ impl Disk {
     fn write<'a>(
         &'a self,
         entries: &[Entry],
-        groups: &'a Groups,
+        by_lane: &'a ByLane,
         results: &mut [Result<u64, AppendError>],
     ) -> Vec<Pending<'a>> {
-        let (mut written, mut bodies) = (Vec::new(), Vec::with_capacity(entries.len()));
+        let (mut written, mut own) = (Vec::new(), Vec::with_capacity(entries.len()));
         for (number, lane) in self.lanes.iter().enumerate() {
-            let order = groups.of(number);
+            let order = by_lane.of(number);
             let order = &order[..self.refuse_long(entries, order, results)];
             if order.is_empty() {
                 continue;
             }
-            bodies.clear();
-            bodies.extend(order.iter().map(|index| &*entries[*index as usize].body));
+            own.clear();
+            own.extend(order.iter().map(|index| &entries[*index as usize]));
             // Held until it is synced: nobody else's records get in between. In the order of lanes, so no two calls wait
             // for each other.
             let mut writer = lane.writer.lock();
-            match writer.write(&bodies) {
+            match writer.write(&own) {
                 Ok(records) => written.push(Pending { writer, order, records, outcome: None }),
                 Err(error) => fill(results, order, Some(Err(error))),
             }
@@ -145,11 +145,11 @@ impl Overflow for Disk {
         if self.is_closed() {
             return results;
         }
-        let groups = Groups::new(entries, self.lanes.len());
-        for index in groups.of(self.lanes.len()) {
+        let by_lane = ByLane::new(entries, self.lanes.len());
+        for index in by_lane.of(self.lanes.len()) {
             results[*index as usize] = Err(self.no_such_lane(entries[*index as usize].lane));
         }
-        let mut written = self.write(entries, &groups, &mut results);
+        let mut written = self.write(entries, &by_lane, &mut results);
         sync::sync(&mut written);
         for lane in written {
             fill(&mut results, lane.order, lane.outcome);
@@ -157,8 +157,6 @@ impl Overflow for Disk {
         results
     }
 
-    /// Reading ahead and back again may count damage only once in [`Usage`]: what lies below the furthest damage found counts as
-    /// found.
     fn read(&self, lane: u16, from: u64, only: Option<Group>, most: Most) -> Result<Batch, ReadError> {
         if self.is_closed() {
             return Err(ReadError::Closed);
@@ -167,25 +165,19 @@ impl Overflow for Disk {
         found.read(from, only, most)
     }
 
-    fn group_marks_max(&self) -> usize {
-        0
-    }
-
-    fn consume(&self, lane: u16, marks: &crate::Marks<'_>, handed: u64) -> Result<(), ConsumeError> {
-        let before = marks.before;
-        let handed = u32::try_from(handed).unwrap_or(u32::MAX);
-        if !marks.groups.is_empty() {
-            return Err(ConsumeError::TooManyGroups { groups: marks.groups.len(), limit: 0 });
-        }
+    fn consume(&self, lane: u16, marks: &Marks<'_>, handed: u64) -> Result<(), ConsumeError> {
         if self.is_closed() {
             return Err(ConsumeError::Closed);
         }
         let found = self.lane(lane).ok_or(ConsumeError::NoSuchLane { lane, lanes: self.lanes() })?;
-        let span = found.span();
-        if self.marks.set(lane, before.min(span.next), span.next, handed)? {
-            found.trim(before.min(span.next));
+        if let Some(consumed) = self.marks.set(lane, marks, found.span().next, handed)? {
+            found.trim(consumed);
         }
         Ok(())
+    }
+
+    fn group_marks_max(&self) -> usize {
+        marks::GROUPS_MAX
     }
 
     fn span(&self, lane: u16) -> Span {
@@ -206,7 +198,7 @@ impl Overflow for Disk {
         }
         // Waits for the calls that are under way.
         self.lanes.iter().for_each(Lane::close);
-        let clean: Vec<(u16, u64, u64)> = (0..self.lanes()).filter_map(|lane| self.clean_mark(lane)).collect();
+        let clean: Vec<(u16, u64)> = (0..self.lanes()).filter_map(|lane| self.clean_mark(lane)).collect();
         if let Err(error) = self.marks.settle(&clean) {
             tracing::error!(%error, "closed without saying so: what was handed out last will be reported as perhaps lost");
         }
@@ -216,30 +208,30 @@ impl Overflow for Disk {
 }
 
 impl Disk {
-    /// What a lane's mark is to say after the close, if it does not say so already.
-    fn clean_mark(&self, lane: u16) -> Option<(u16, u64, u64)> {
+    /// The lane's number and end, if its mark does not say already that all is settled up to there.
+    fn clean_mark(&self, lane: u16) -> Option<(u16, u64)> {
         let (mark, next) = (self.marks.mark(lane), self.span(lane).next);
-        (mark.handed > 0 || mark.end < next).then_some((lane, mark.before, next))
+        (mark.handed > 0 || mark.end < next).then_some((lane, next))
     }
 }
 
 /// Entries by lane, in their order; those of no lane at the end.
 #[derive(Debug)]
-struct Groups {
+struct ByLane {
     order: Vec<u32>,
     ends: Vec<u32>,
 }
 
-impl Groups {
+impl ByLane {
     fn new(entries: &[Entry], lanes: usize) -> Self {
-        let group = |entry: &Entry| usize::from(entry.lane).min(lanes);
+        let lane = |entry: &Entry| usize::from(entry.lane).min(lanes);
         // Counted, summed up, and filled in: each end moves from its lane's begin to its end.
         let mut ends = vec![0; lanes + 2];
-        entries.iter().for_each(|entry| ends[group(entry) + 1] += 1);
+        entries.iter().for_each(|entry| ends[lane(entry) + 1] += 1);
         (1..ends.len()).for_each(|at| ends[at] += ends[at - 1]);
         let mut order = vec![0; entries.len()];
         for (index, entry) in (0..).zip(entries) {
-            let place = &mut ends[group(entry)];
+            let place = &mut ends[lane(entry)];
             order[*place as usize] = index;
             *place += 1;
         }

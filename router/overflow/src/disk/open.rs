@@ -3,7 +3,7 @@
 use super::files::{Files, Lock};
 use super::identity::{self, Identity};
 use super::lane::{Lane, Shared};
-use super::marks::{self, Mark, Marks};
+use super::marks::{self, Mark, MarksFile};
 use super::recover::{Finder, Recovered};
 use super::space::Space;
 use super::writer::Writer;
@@ -28,7 +28,7 @@ pub(super) fn open(files: Arc<dyn Files>, config: &Config) -> Result<Disk, OpenE
     if identity.lanes != config.lanes {
         return Err(OpenError::Lanes { dir: dir.clone(), stored: identity.lanes, asked: config.lanes });
     }
-    let (marks, found) = Marks::open(Arc::clone(&files), dir, identity.store, identity.lanes)?;
+    let (marks, found) = MarksFile::open(Arc::clone(&files), dir, identity.store, identity.lanes)?;
     Opening { files, config, store: identity.store }.finish(lock, marks, &found)
 }
 
@@ -41,13 +41,13 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn finish(self, lock: Box<dyn Lock>, marks: Marks, found: &[Option<Mark>]) -> Result<Disk, OpenError> {
+    fn finish(self, lock: Box<dyn Lock>, marks: MarksFile, found: &[Option<Mark>]) -> Result<Disk, OpenError> {
         let recovered =
-            (0..).zip(found).map(|(lane, mark)| self.recover(lane, *mark)).collect::<Result<Vec<_>, _>>()?;
+            (0..).zip(found).map(|(lane, mark)| self.recover(lane, mark.as_ref())).collect::<Result<Vec<_>, _>>()?;
         self.set_lost_marks(&marks, &recovered)?;
         let bytes: u64 = recovered.iter().map(|lane| lane.bytes).sum();
         let damaged = recovered.iter().map(|lane| lane.damaged).sum();
-        let space = Arc::new(Space::new(bytes + Marks::bytes(self.config.lanes), self.config.store_bytes_max));
+        let space = Arc::new(Space::new(bytes + MarksFile::bytes(self.config.lanes), self.config.store_bytes_max));
         let damaged = Arc::new(AtomicU64::new(damaged));
         let lane = |(number, lane)| self.lane(number, lane, &space, &damaged);
         let lanes: Vec<Lane> = (0..).zip(recovered).map(lane).collect();
@@ -58,13 +58,13 @@ impl Opening<'_> {
             record_bytes_max: self.config.record_bytes_max,
             space,
             damaged,
-            lost_in_crash_max: found.iter().flatten().map(|mark| u64::from(mark.handed)).max().unwrap_or(0),
+            lost_in_crash_max: found.iter().flatten().map(|mark| mark.handed).max().unwrap_or(0),
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         })
     }
 
-    fn recover(&self, lane: u16, mark: Option<Mark>) -> Result<Recovered, OpenError> {
+    fn recover(&self, lane: u16, mark: Option<&Mark>) -> Result<Recovered, OpenError> {
         let dir = lane_dir(&self.config.dir, lane);
         self.files.make_dir(&dir).map_err(OpenError::io("make", &dir))?;
         let finder = Finder { files: &*self.files, dir: &dir, store: &self.store, lane };
@@ -75,9 +75,10 @@ impl Opening<'_> {
     }
 
     /// Before anything else is done with the lanes whose marks are lost.
-    fn set_lost_marks(&self, marks: &Marks, recovered: &[Recovered]) -> Result<(), OpenError> {
+    fn set_lost_marks(&self, marks: &MarksFile, recovered: &[Recovered]) -> Result<(), OpenError> {
         let lost = (0..).zip(recovered).filter(|(_, lane)| lane.mark_lost);
-        let lost: Vec<(u16, u64, u64)> = lost.map(|(lane, found)| (lane, found.log.mark, found.log.next)).collect();
+        let lost: Vec<(u16, u64, u64)> =
+            lost.map(|(lane, found)| (lane, found.log.consumed.before, found.log.next)).collect();
         if lost.is_empty() {
             return Ok(());
         }
@@ -118,7 +119,7 @@ fn make(files: &dyn Files, config: &Config) -> Result<Identity, OpenError> {
         let lane = lane_dir(dir, lane);
         files.make_dir(&lane).map_err(OpenError::io("make", &lane))?;
     }
-    Marks::create(files, dir, store, config.lanes)?;
+    MarksFile::create(files, dir, store, config.lanes)?;
     files.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
     let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     files.sync_dir(above).map_err(OpenError::io("sync", above))?;

@@ -1,17 +1,19 @@
 //! The front of a lane: reads records in their order, over segments and damage.
 //!
-//! It remembers where the last read began and ended, so that reading on, or once more, looks for nothing. Any other position
-//! is found by walking over the headers of its segment.
+//! It remembers where the last reads began and ended, so that reading on, or once more, looks for nothing, for as many groups as
+//! read in turn. Any other position is found by walking over the headers of its segment.
 
 use super::errors::unread;
 use super::files::{Access, File};
 use super::lane::Shared;
 use super::log::Segment;
-use super::record::HEADER_BYTES;
+use super::record::{HEADER_BYTES, Header};
 use super::segment;
 use super::walk::{Found, Tail, Walk};
+use crate::consumed::Consumed;
 use crate::{Batch, Group, Most, ReadError, Record};
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -19,12 +21,12 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     file: Option<(u64, Arc<dyn File>)>,
-    /// Where records begin whose positions are known: of the last read's first and of the one to come.
-    spots: [Option<Spot>; 2],
+    /// Where records begin whose positions are known, of each read the first one and the one to come. The last at the end.
+    spots: VecDeque<Spot>,
 }
 
 /// Where a record begins.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Spot {
     segment: u64,
     position: u64,
@@ -35,9 +37,14 @@ struct Spot {
 #[derive(Debug)]
 struct Take<'a> {
     shared: &'a Shared,
+    consumed: Consumed,
+    only: Option<Group>,
     batch: Batch,
     most: Most,
+    /// Of the bodies taken.
     bytes: usize,
+    /// Bytes of records passed over.
+    passed: u64,
 }
 
 /// Why a segment was left.
@@ -51,6 +58,10 @@ enum Left {
 
 /// Records that are only passed over are passed over in such steps at least.
 const STEP_BYTES_MIN: usize = 16 << 10;
+/// A read passes over so many bytes of records that are not asked for, about 1 ms from memory; then it says where it is.
+const PASS_BYTES_MAX: u64 = 4 << 20;
+/// Spots that are remembered: of 64 groups that read in turn.
+const SPOTS_MAX: usize = 128;
 
 impl Reader {
     /// See [`crate::Overflow::read`].
@@ -58,11 +69,13 @@ impl Reader {
         &mut self,
         shared: &Shared,
         from: u64,
-        _only: Option<Group>,
+        only: Option<Group>,
         most: Most,
     ) -> Result<Batch, ReadError> {
-        let from = from.max(shared.log.lock().mark);
-        let mut take = Take { shared, batch: Batch { next: from, ..Batch::default() }, most, bytes: 0 };
+        let consumed = shared.log.lock().consumed.clone();
+        let from = from.max(only.map_or(consumed.before, |group| consumed.of(group)));
+        let batch = Batch { next: from, ..Batch::default() };
+        let mut take = Take { shared, consumed, only, batch, most, bytes: 0, passed: 0 };
         loop {
             let segment = shared.log.lock().segment_at(take.batch.next);
             let Some(segment) = segment.filter(|_| !take.is_full()) else { break };
@@ -98,47 +111,55 @@ impl Reader {
         let from = take.batch.next.max(segment.first);
         let begin = self.spot(&segment, from);
         let mut walk = Walk::new(file, segment.place, begin.offset, segment.valid, take.step());
-        // Of the record that has to come next, if none is lost.
-        let mut due = from;
-        self.spots = [Some(begin), None];
+        self.remember(begin);
+        // The record that has to come next, if none is lost, is `take.batch.next`.
+        take.batch.next = from;
         loop {
+            let before = walk.offset();
             if take.is_full() {
-                self.spots[1] = Some(Spot::new(&segment, due, walk.offset()));
+                self.remember(Spot::new(&segment, take.batch.next, before));
                 return Ok(Left::Sated);
             }
-            let room = take.room();
             let mut too_long = false;
-            let before = walk.offset();
             let found = walk.next(|header| {
-                too_long = header.position >= from && header.length > room;
-                header.position >= from && !too_long
+                let wanted = header.position >= take.batch.next && take.wants(header);
+                too_long = wanted && header.length > take.room();
+                wanted && !too_long
             })?;
             match found {
                 _ if too_long => {
-                    self.spots[1] = Some(Spot::new(&segment, due, before));
+                    self.remember(Spot::new(&segment, take.batch.next, before));
                     return Ok(Left::Sated);
                 }
-                Found::Record { position, body } if position >= due => {
-                    take.damaged(due, position);
-                    take.push(position, body);
-                    due = position + 1;
-                }
-                Found::Record { .. } | Found::Header { .. } => {}
+                Found::Record { header, .. } | Found::Header(header) | Found::Damaged(header)
+                    if header.position < take.batch.next => {}
+                Found::Record { header, body } => take.push(&header, body),
+                Found::Header(header) => take.pass(&header),
+                Found::Damaged(header) => take.damaged(header.position + 1),
                 Found::End(tail) => {
-                    self.spots[1] = (tail == Tail::Clean).then(|| Spot::new(&segment, due, before));
-                    break;
+                    if tail == Tail::Clean {
+                        self.remember(Spot::new(&segment, take.batch.next, before));
+                    }
+                    take.damaged(segment.next);
+                    return Ok(Left::Ended);
                 }
             }
         }
-        take.damaged(due, segment.next);
-        Ok(Left::Ended)
     }
 
     /// Where to begin for what lies at `from` and behind: as near as is known.
     fn spot(&self, segment: &Segment, from: u64) -> Spot {
         let start = Spot::new(segment, segment.first, segment::HEADER_BYTES as u64);
-        let known = self.spots.iter().flatten().filter(|spot| spot.segment == segment.number && spot.position <= from);
+        let known = self.spots.iter().filter(|spot| spot.segment == segment.number && spot.position <= from);
         known.copied().fold(start, |best, spot| if spot.position > best.position { spot } else { best })
+    }
+
+    fn remember(&mut self, spot: Spot) {
+        self.spots.retain(|other| *other != spot);
+        self.spots.push_back(spot);
+        if self.spots.len() > SPOTS_MAX {
+            self.spots.pop_front();
+        }
     }
 
     fn file(&mut self, shared: &Shared, segment: &Segment) -> std::io::Result<Arc<dyn File>> {
@@ -162,8 +183,14 @@ impl Spot {
 
 impl Take<'_> {
     fn is_full(&self) -> bool {
-        let records = self.batch.records.len();
-        records > 0 && (records >= self.most.records || self.bytes >= self.most.bytes)
+        let taken = self.batch.records.len() + self.batch.lost.len();
+        let enough = taken > 0 && (taken >= self.most.records || self.bytes >= self.most.bytes);
+        enough || self.passed >= PASS_BYTES_MAX
+    }
+
+    /// Whether a record is asked for.
+    fn wants(&self, header: &Header) -> bool {
+        self.only.is_none_or(|group| group == header.group) && !self.consumed.covers(header.group, header.position)
     }
 
     /// The longest body that may follow. The first may be of any length.
@@ -177,15 +204,24 @@ impl Take<'_> {
     }
 
     /// Copies the body: a slice would keep all alive that was read along with it.
-    fn push(&mut self, position: u64, body: &[u8]) {
+    fn push(&mut self, header: &Header, body: &[u8]) {
+        let Header { position, group, .. } = *header;
+        self.damaged(position);
         self.bytes += body.len();
-        self.batch.records.push(Record { position, group: Group(0), body: Bytes::copy_from_slice(body) });
+        self.batch.records.push(Record { position, group, body: Bytes::copy_from_slice(body) });
         self.batch.next = position + 1;
     }
 
-    /// Passes over the records `from..to`: they are lost.
-    fn damaged(&mut self, from: u64, to: u64) {
-        self.batch.damaged += self.shared.count_damaged(from, to);
+    /// Passes over a record that is not asked for.
+    fn pass(&mut self, header: &Header) {
+        self.damaged(header.position);
+        self.passed += header.bytes();
+        self.batch.next = header.position + 1;
+    }
+
+    /// Passes over the records below `to`: they are lost.
+    fn damaged(&mut self, to: u64) {
+        self.batch.damaged += self.shared.count_damaged(self.batch.next, to);
         self.batch.next = self.batch.next.max(to);
     }
 }

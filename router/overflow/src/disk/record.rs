@@ -4,9 +4,10 @@
 //!    0  magic "\xF5rec"
 //!    4  length of the body, u32
 //!    8  position, u64
-//!   16  checksum of the body, u32
-//!   20  checksum of the 20 bytes above, u32
-//!   24  body
+//!   16  group, u64
+//!   24  checksum of the body, u32
+//!   28  checksum of the 28 bytes above, u32
+//!   32  body
 //! ```
 //!
 //! Numbers are little-endian, checksums CRC-32 (IEEE 802.3). The header has one of its own, so that a flipped bit in a body
@@ -14,10 +15,11 @@
 //! segment and offset go into the header's checksum without being written down, so a record that lies elsewhere, or an image
 //! of one inside a body, is none.
 
+use crate::Group;
 use crc32fast::Hasher;
 
 /// Bytes of a record before its body.
-pub(super) const HEADER_BYTES: usize = 24;
+pub(super) const HEADER_BYTES: usize = 32;
 /// The longest body that any store may be set to take.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
 
@@ -33,6 +35,7 @@ pub(super) struct Header {
     /// Of the body, in bytes.
     pub length: usize,
     pub position: u64,
+    pub group: Group,
     checksum: u32,
 }
 
@@ -47,12 +50,13 @@ impl Place {
     }
 
     /// Appends a record that will lie at `offset`.
-    pub(super) fn encode(self, offset: u64, position: u64, body: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn encode(self, offset: u64, position: u64, group: Group, body: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         let length = u32::try_from(body.len()).expect("bodies are at most BODY_BYTES_MAX");
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&length.to_le_bytes());
         out.extend_from_slice(&position.to_le_bytes());
+        out.extend_from_slice(&group.0.to_le_bytes());
         out.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
         let checksum = self.checksum(offset, &out[start..]);
         out.extend_from_slice(&checksum.to_le_bytes());
@@ -62,11 +66,16 @@ impl Place {
     /// The header that `bytes` begin with, if it is one and belongs at `offset`.
     pub(super) fn decode(self, offset: u64, bytes: &[u8]) -> Option<Header> {
         let bytes = bytes.get(..HEADER_BYTES)?;
-        if bytes[..4] != MAGIC || self.checksum(offset, &bytes[..20]) != u32_at(bytes, 20) {
+        if bytes[..4] != MAGIC || self.checksum(offset, &bytes[..28]) != u32_at(bytes, 28) {
             return None;
         }
         let length = usize::try_from(u32_at(bytes, 4)).ok().filter(|length| *length <= BODY_BYTES_MAX)?;
-        Some(Header { length, position: u64_at(bytes, 8), checksum: u32_at(bytes, 16) })
+        Some(Header {
+            length,
+            position: u64_at(bytes, 8),
+            group: Group(u64_at(bytes, 16)),
+            checksum: u32_at(bytes, 24),
+        })
     }
 
     fn checksum(self, offset: u64, header: &[u8]) -> u32 {
@@ -111,7 +120,7 @@ mod tests {
 
     fn record() -> Vec<u8> {
         let mut out = Vec::new();
-        PLACE.encode(96, 12, b"body", &mut out);
+        PLACE.encode(96, 12, Group(5), b"body", &mut out);
         out
     }
 
@@ -119,7 +128,8 @@ mod tests {
     fn a_record_is_read_back() {
         let record = record();
         let header = PLACE.decode(96, &record).unwrap();
-        assert_eq!((header.length, header.position, header.bytes()), (4, 12, record.len() as u64));
+        assert_eq!((header.length, header.position, header.group), (4, 12, Group(5)));
+        assert_eq!(header.bytes(), record.len() as u64);
         assert!(header.fits(&record[HEADER_BYTES..]));
     }
 
@@ -148,6 +158,6 @@ mod tests {
     #[test]
     fn the_next_header_is_looked_for_behind() {
         let twice = [record(), record()].concat();
-        assert_eq!((next_magic(&twice, 0), next_magic(&twice, 1), next_magic(&twice, 29)), (Some(0), Some(28), None));
+        assert_eq!((next_magic(&twice, 0), next_magic(&twice, 1), next_magic(&twice, 37)), (Some(0), Some(36), None));
     }
 }

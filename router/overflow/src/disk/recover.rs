@@ -12,6 +12,7 @@ use super::record::{self, Place};
 use super::segment::{self, Before, Header, Opening};
 use super::walk::{Found, STEP_BYTES, Tail, Walk};
 use super::writer::Start;
+use crate::consumed::Consumed;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -60,7 +61,7 @@ struct Scan {
 
 impl Finder<'_> {
     /// Opens a lane whose mark is known.
-    pub(super) fn recover(self, mark: Mark) -> Result<Recovered, OpenError> {
+    pub(super) fn recover(self, mark: &Mark) -> Result<Recovered, OpenError> {
         let mut found = Recovered::default();
         let mut pieces = Vec::new();
         let (numbers, aside) = (self.numbers(segment::number)?, self.numbers(segment::number_aside)?);
@@ -95,7 +96,7 @@ impl Finder<'_> {
             found.bytes += bytes;
             found.start.number = number + 1;
         }
-        found.log = Log::new(next, next);
+        found.log = Log::new(Consumed::up_to(next), next);
         found.go_on(next, next);
         Ok(found)
     }
@@ -127,7 +128,7 @@ impl Finder<'_> {
         let mut head = [0; segment::HEADER_BYTES];
         let read = file.read_at(&mut head, 0).map_err(OpenError::io("read", &path))?;
         let header = match Header::decode(&head[..read]) {
-            Opening::Newer(version) => return Err(OpenError::Newer { path, version, known: segment::VERSION }),
+            Opening::Other(version) => return Err(OpenError::OtherFormat { path, version, known: segment::VERSION }),
             Opening::Unreadable => None,
             Opening::Valid(header)
                 if (header.store, header.lane, header.number) == (*self.store, self.lane, number) =>
@@ -144,11 +145,12 @@ impl Finder<'_> {
     }
 
     /// Joins segments: each to the one before.
-    fn join(self, pieces: &[Piece], mark: Mark, found: &mut Recovered) -> Result<(), OpenError> {
-        let mut log = Log::new(mark.before, mark.before);
+    fn join(self, pieces: &[Piece], mark: &Mark, found: &mut Recovered) -> Result<(), OpenError> {
+        let before = mark.consumed.before;
+        let mut log = Log::new(mark.consumed.clone(), before);
         // All positions below are in a segment before, or consumed.
-        let mut known = mark.before;
-        let mut beyond = mark.before.max(mark.end);
+        let mut known = before;
+        let mut beyond = before.max(mark.end);
         for (index, piece) in pieces.iter().enumerate() {
             let said = pieces.get(index + 1).and_then(|next| next.header).map(|header| header.before);
             let last = index + 1 == pieces.len();
@@ -165,7 +167,7 @@ impl Finder<'_> {
             log.push(segment);
         }
         if pieces.is_empty() {
-            found.damaged += mark.end.saturating_sub(mark.before);
+            found.damaged += mark.end.saturating_sub(before);
         }
         found.log = log;
         found.go_on(known, beyond);
@@ -202,15 +204,10 @@ impl Finder<'_> {
         let mut walk = Walk::new(file, place, start, end, STEP_BYTES);
         let mut scan = Scan { first: None, next: first, records: 0, valid: start, tail: Tail::Clean };
         loop {
-            let mut bytes = 0;
-            let found = walk.next(|header| {
-                bytes = header.bytes();
-                false
-            })?;
-            match found {
-                Found::Record { position, .. } | Found::Header { position, .. } => {
-                    scan.first.get_or_insert((position, walk.offset() - bytes));
-                    scan.next = scan.next.max(position + 1);
+            match walk.next(|_| false)? {
+                Found::Record { header, .. } | Found::Header(header) | Found::Damaged(header) => {
+                    scan.first.get_or_insert((header.position, walk.offset() - header.bytes()));
+                    scan.next = scan.next.max(header.position + 1);
                     scan.records += 1;
                 }
                 Found::End(tail) => return Ok(Scan { tail, ..scan }),

@@ -24,7 +24,7 @@ pub(super) const HEADER_BYTES: usize = 76;
 
 const MAGIC: [u8; 8] = *b"overflow";
 /// Of the format: of segments, marks and identity together.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// What a segment's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) enum Opening {
     /// Too short, or damaged.
     Unreadable,
     /// Undamaged, of a version that this program does not know.
-    Newer(u32),
+    Other(u32),
 }
 
 impl Header {
@@ -76,7 +76,7 @@ impl Header {
             return Opening::Unreadable;
         }
         if u32_at(bytes, 8) != VERSION {
-            return Opening::Newer(u32_at(bytes, 8));
+            return Opening::Other(u32_at(bytes, 8));
         }
         Opening::Valid(Self {
             store: bytes[16..32].try_into().expect("16 bytes"),
@@ -144,12 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_told_from_damage() {
-        let mut bytes = encoded();
-        bytes[8] = 2;
-        let checksum = crc32fast::hash(&bytes[..72]).to_le_bytes();
-        bytes[72..].copy_from_slice(&checksum);
-        assert_eq!(Header::decode(&bytes), Opening::Newer(2));
+    fn another_version_is_told_from_damage() {
+        for version in [VERSION - 1, VERSION + 1] {
+            let mut bytes = encoded();
+            bytes[8..12].copy_from_slice(&version.to_le_bytes());
+            let checksum = crc32fast::hash(&bytes[..72]).to_le_bytes();
+            bytes[72..].copy_from_slice(&checksum);
+            assert_eq!(Header::decode(&bytes), Opening::Other(version));
+        }
     }
 
     #[test]

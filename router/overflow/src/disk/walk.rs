@@ -22,9 +22,11 @@ pub(super) struct Walk<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'w> {
     /// A whole record.
-    Record { position: u64, body: &'w [u8] },
-    /// The header of a record whose body was not asked for or is damaged.
-    Header { position: u64, whole: bool },
+    Record { header: Header, body: &'w [u8] },
+    /// A record whose body was not asked for.
+    Header(Header),
+    /// A record whose body is damaged.
+    Damaged(Header),
     /// Nothing more that can be read.
     End(Tail),
 }
@@ -55,7 +57,7 @@ impl<'a> Walk<'a> {
         self.offset
     }
 
-    /// The next record; its body only if `wanted` says so for its position.
+    /// The next record; its body only if `wanted` says so.
     pub(super) fn next(&mut self, wanted: impl FnOnce(&Header) -> bool) -> io::Result<Found<'_>> {
         let start = self.offset;
         let Some(header) = self.header()? else { return Ok(Found::End(tail(self.end.saturating_sub(start)))) };
@@ -66,11 +68,10 @@ impl<'a> Walk<'a> {
         let body_at = self.offset + HEADER_BYTES as u64;
         self.offset += header.bytes();
         if !wanted(&header) {
-            return Ok(Found::Header { position: header.position, whole: true });
+            return Ok(Found::Header(header));
         }
         let body = self.bytes(body_at, header.length)?;
-        let position = header.position;
-        Ok(if header.fits(body) { Found::Record { position, body } } else { Found::Header { position, whole: false } })
+        Ok(if header.fits(body) { Found::Record { header, body } } else { Found::Damaged(header) })
     }
 
     /// Goes to the next header that is one, over what is not, and says what it says. Stays if there is none.

@@ -16,7 +16,7 @@ use super::lane::Shared;
 use super::log::Segment;
 use super::record::{self, Place};
 use super::segment::{self, Before, Header};
-use crate::AppendError;
+use crate::{AppendError, Entry};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,18 +78,18 @@ impl Writer {
     }
 
     /// Writes records, all or none. [`sync`](Self::sync) has to follow before anything else.
-    pub(super) fn write(&mut self, bodies: &[&[u8]]) -> Result<Written, AppendError> {
+    pub(super) fn write(&mut self, entries: &[&Entry]) -> Result<Written, AppendError> {
         if self.closed {
             return Err(AppendError::Closed);
         }
-        let bytes: usize = bodies.iter().map(|body| record::HEADER_BYTES + body.len()).sum();
+        let bytes: usize = entries.iter().map(|entry| record::HEADER_BYTES + entry.body.len()).sum();
         self.rotate(bytes as u64);
         let new = self.open.is_none();
         let taken = (bytes + if new { segment::HEADER_BYTES } else { 0 }) as u64;
         if !self.shared.space.take(taken) {
             return Err(AppendError::Full(format!("it may take up {} B", self.shared.space.limit())));
         }
-        let written = if new { self.write_new(bodies, taken) } else { self.write_on(bodies, bytes) };
+        let written = if new { self.write_new(entries, taken) } else { self.write_on(entries, bytes) };
         // A new file that could not be removed keeps its bytes.
         let kept = new && matches!(written, Err(AppendError::Unknown(_)));
         if written.is_err() && !kept {
@@ -137,10 +137,10 @@ impl Writer {
         }
     }
 
-    fn write_on(&mut self, bodies: &[&[u8]], bytes: usize) -> Result<Written, AppendError> {
+    fn write_on(&mut self, entries: &[&Entry], bytes: usize) -> Result<Written, AppendError> {
         let Some(open) = &mut self.open else { return Err(AppendError::Closed) };
         let mut out = Vec::with_capacity(bytes);
-        let written = encode(open.place, open.end, self.position, bodies, &mut out);
+        let written = encode(open.place, open.end, self.position, entries, &mut out);
         match open.file.write_at(&out, open.end) {
             Ok(()) => {
                 open.end += out.len() as u64;
@@ -166,7 +166,7 @@ impl Writer {
         }
     }
 
-    fn write_new(&mut self, bodies: &[&[u8]], bytes: u64) -> Result<Written, AppendError> {
+    fn write_new(&mut self, entries: &[&Entry], bytes: u64) -> Result<Written, AppendError> {
         let shared = &self.shared;
         let number = self.number;
         let path = shared.dir.join(segment::name(number));
@@ -178,7 +178,7 @@ impl Writer {
         let first = self.position;
         Header { store: shared.store, lane: shared.number, number, first, before: self.before }.encode(&mut out);
         let place = Place::new(&shared.store, shared.number, number);
-        let written = encode(place, segment::HEADER_BYTES as u64, first, bodies, &mut out);
+        let written = encode(place, segment::HEADER_BYTES as u64, first, entries, &mut out);
         let wrote = file.write_at(&out, 0);
         self.open = Some(Open { file, path, number, place, valid: 0, end: out.len() as u64, first });
         match wrote {
@@ -255,11 +255,11 @@ impl Open {
 }
 
 /// Encodes records that begin at `offset` with position `first`.
-fn encode(place: Place, offset: u64, first: u64, bodies: &[&[u8]], out: &mut Vec<u8>) -> Written {
+fn encode(place: Place, offset: u64, first: u64, entries: &[&Entry], out: &mut Vec<u8>) -> Written {
     let start = out.len();
     let mut position = first;
-    for body in bodies {
-        place.encode(offset + (out.len() - start) as u64, position, body, out);
+    for Entry { group, body, .. } in entries {
+        place.encode(offset + (out.len() - start) as u64, position, *group, body, out);
         position += 1;
     }
     Written { first, next: position }

@@ -38,6 +38,11 @@ mod disk {
         fn record_bytes_max(&self) -> usize {
             self.config().record_bytes_max
         }
+
+        fn spoil(&self, lane: u16, position: u64) -> bool {
+            let _ = (lane, position);
+            false
+        }
     }
 
     overflow::contract_tests!(Directory::new);
@@ -67,6 +72,11 @@ mod memory_store {
 
         fn record_bytes_max(&self) -> usize {
             LIMITS.record_bytes_max
+        }
+
+        fn spoil(&self, lane: u16, position: u64) -> bool {
+            self.0.spoil(lane, position);
+            true
         }
     }
 

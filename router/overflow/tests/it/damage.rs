@@ -323,7 +323,7 @@ fn the_next_record_is_found_behind_long_damage() {
         let mut bytes = fs::read(path).unwrap();
         // Its header, and in its body the beginnings of many headers.
         bytes[place.start + shift] ^= 1;
-        let body = &mut bytes[place.start + 24..place.end];
+        let body = &mut bytes[place.start + 32..place.end];
         body.chunks_exact_mut(1000).for_each(|part| part[..4].copy_from_slice(b"\xF5rec"));
         fs::write(path, bytes).unwrap();
         let store = Disk::open(&config(dir.path())).unwrap();

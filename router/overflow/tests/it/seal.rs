@@ -32,6 +32,11 @@ impl Place for Kept {
     fn record_bytes_max(&self) -> usize {
         LIMITS.record_bytes_max - OVERHEAD_BYTES
     }
+
+    fn spoil(&self, lane: u16, position: u64) -> bool {
+        self.0.spoil(lane, position);
+        true
+    }
 }
 
 overflow::contract_tests!(Kept::new);
