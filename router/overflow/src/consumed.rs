@@ -40,6 +40,11 @@ impl Consumed {
         found.map_or(self.before, |at| self.groups[at].1)
     }
 
+    /// No record at or above this position is consumed.
+    pub(crate) fn furthest(&self) -> u64 {
+        self.groups.iter().map(|(_, position)| *position).fold(self.before, u64::max)
+    }
+
     /// Whether a record is consumed.
     pub(crate) fn covers(&self, group: Group, position: u64) -> bool {
         position < self.before || position < self.of(group)

@@ -1,8 +1,9 @@
 //! What a lane consists of, in memory: its segments, oldest first, and its consume mark. No I/O.
 
 use super::record::Place;
-use crate::Span;
+use super::segment::Gap;
 use crate::consumed::{Consumed, Counted};
+use crate::{Group, Span};
 use std::collections::VecDeque;
 
 /// A lane's segments and mark.
@@ -31,8 +32,52 @@ pub(super) struct Segment {
     pub valid: u64,
     /// Length of its file.
     pub bytes: u64,
-    /// Positions below this one that are in no segment before are gone: a file is missing.
+    /// Bytes of the notes beside it; `None`: there is no such file.
+    pub notes: Option<u64>,
+    /// It stands for all segments from this number to its own, which were given back; nothing is to be read in it.
+    pub gap_from: Option<u64>,
+    pub seen: Seen,
+    /// Positions below this one that are in no segment before are lost: a file is missing.
     pub gone_below: u64,
+}
+
+/// How far into a segment everything is consumed, as was seen when it was looked at last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Where it has to be looked on: offset and position of a record. `None`: from the begin.
+    pub at: Option<(u64, u64)>,
+    /// Whose record that is; `None`: not known, as none was there yet.
+    pub group: Option<Group>,
+    /// Records could not be told there. The segment is kept until the lane's mark has passed it.
+    pub damaged: bool,
+}
+
+impl Segment {
+    /// The segment `number`, with no record yet, which begins at position `first`.
+    pub(super) fn new(number: u64, place: Place, first: u64) -> Self {
+        Self {
+            number,
+            place,
+            first,
+            next: first,
+            valid: 0,
+            bytes: 0,
+            notes: None,
+            gap_from: None,
+            seen: Seen::default(),
+            gone_below: 0,
+        }
+    }
+
+    /// What its files take up.
+    pub(super) fn space(&self) -> u64 {
+        self.bytes + self.notes.unwrap_or(0)
+    }
+
+    /// The file name, if it stands for segments that were given back.
+    pub(super) fn gap(&self) -> Option<Gap> {
+        self.gap_from.map(|from| Gap { from, to: self.number, next: self.next })
+    }
 }
 
 impl Log {
@@ -62,10 +107,11 @@ impl Log {
     }
 
     /// The last segment has become longer: by durable records up to `next`, if that is more than before.
-    pub(super) fn extend(&mut self, valid: u64, bytes: u64, next: u64) {
+    pub(super) fn extend(&mut self, valid: u64, bytes: u64, notes: Option<u64>, next: u64) {
         if let Some(last) = self.segments.back_mut() {
             last.valid = valid;
             last.bytes = bytes;
+            last.notes = notes;
             last.next = last.next.max(next);
         }
         self.next = self.next.max(next);
@@ -90,9 +136,49 @@ impl Log {
         self.segments.pop_front();
     }
 
-    /// The segment that was written last.
-    pub(super) fn last(&self) -> Option<&Segment> {
-        self.segments.back()
+    /// The segment that is being written.
+    pub(super) fn written(&self) -> Option<Segment> {
+        self.segments.back().filter(|last| self.writing == Some(last.number)).copied()
+    }
+
+    /// Whether a segment has a file of its own.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.index_of(number).is_some_and(|index| self.segments[index].gap_from.is_none())
+    }
+
+    /// A segment by its number.
+    pub(super) fn find(&mut self, number: u64) -> Option<&mut Segment> {
+        let index = self.index_of(number)?;
+        self.segments.get_mut(index)
+    }
+
+    fn index_of(&self, number: u64) -> Option<usize> {
+        self.segments.binary_search_by_key(&number, |segment| segment.number).ok()
+    }
+
+    /// Segments that the marks of groups may have consumed though the lane's mark has not passed them: by their numbers.
+    pub(super) fn perhaps_spent(&self) -> Vec<u64> {
+        let (before, far) = (self.consumed.before, self.consumed.furthest());
+        let begin = self.segments.partition_point(|segment| segment.next <= before);
+        let end = self.segments.partition_point(|segment| segment.next <= far);
+        let own = |segment: &&Segment| segment.gap_from.is_none() && self.writing != Some(segment.number);
+        self.segments.range(begin..end).filter(own).map(|segment| segment.number).collect()
+    }
+
+    /// A segment with what lies right before and right behind it, if nothing is missing in between.
+    pub(super) fn between(&self, number: u64) -> Option<(Option<Segment>, Segment, Option<Segment>)> {
+        let index = self.index_of(number)?;
+        let segment = self.segments[index];
+        let before = index.checked_sub(1).and_then(|index| self.segments.get(index)).copied();
+        let behind = self.segments.get(index + 1).filter(|behind| behind.gone_below == 0).copied();
+        Some((before.filter(|_| segment.gone_below == 0), segment, behind))
+    }
+
+    /// Puts one entry in place of all from `first` to `last`.
+    pub(super) fn replace(&mut self, first: u64, last: u64, by: Segment) {
+        let (Some(begin), Some(end)) = (self.index_of(first), self.index_of(last)) else { return };
+        self.segments.drain(begin..=end);
+        self.segments.insert(begin, by);
     }
 
     /// How many of the lost positions `from..to` nobody has counted so far; from now on they are.

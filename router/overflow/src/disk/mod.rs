@@ -6,15 +6,21 @@
 //!   DIR/marks                 the consume marks of all lanes (`marks`)
 //!   DIR/lane-00000/           one directory for each lane (`lane`)
 //!       0000000000000000.log      segments: a header (`segment`), then records (`record`)
-//!       0000000000000001.aside    set aside when the lane's mark was lost; never read, never deleted
+//!       0000000000000000.notes    whose the records of that segment are; of this run only (`notes`)
+//!       0000000000000001-….gap    segments that were given back though older ones are still needed (`trim`)
+//!       0000000000000005.aside    set aside when the lane's mark was lost; never read, never deleted
 //! ```
 //!
 //! What survives: an append is synced (`fdatasync`) before it is acknowledged, so is a consume mark, so both survive the end of
 //! the process, of the system and of power, as far as the device keeps what it says it has. What a kill or a failed write
 //! leaves half-done is found by checksum and never read. Files belong to their owner alone (0600, directories 0700).
 //!
-//! `writer` and `reader` are the two ends of a lane, `log` what they share, `recover` how it is found again, `files` the only
-//! way to the file system.
+//! All files count towards the limit of the store: the segments with their notes, the marks, and those set aside, which are for
+//! the operator to look at and to remove. An append that finds no room has all lanes give back what is consumed, and is refused
+//! only if that does not help.
+//!
+//! `writer` and `reader` are the two ends of a lane, `log` what they share, `trim` how consumed segments go, `recover` how a lane
+//! is found again, `files` the only way to the file system.
 
 mod config;
 mod errors;
@@ -23,6 +29,7 @@ mod identity;
 mod lane;
 mod log;
 mod marks;
+mod notes;
 mod open;
 mod reader;
 mod record;
@@ -30,13 +37,14 @@ mod recover;
 mod segment;
 mod space;
 mod sync;
+mod trim;
 mod walk;
 mod writer;
 
 pub use config::Config;
 pub use errors::OpenError;
 
-use crate::{AppendError, Batch, ConsumeError, Entry, Group, Marks, Most, Overflow, ReadError, Span, Usage};
+use crate::{AppendError, Batch, ConsumeError, Entry, Group, Marks, Most, Note, Overflow, ReadError, Span, Usage};
 use files::{Files, Lock, Real};
 use lane::Lane;
 use marks::MarksFile;
@@ -88,15 +96,38 @@ impl Disk {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Writes what an append brings, lane by lane. What cannot be written is refused.
+    /// Writes and syncs what an append brings to these lanes.
+    fn append_to(
+        &self,
+        lanes: impl IntoIterator<Item = usize>,
+        entries: &[Entry],
+        by_lane: &ByLane,
+        results: &mut [Result<u64, AppendError>],
+    ) {
+        let mut written = self.write(lanes, entries, by_lane, results);
+        sync::sync(&mut written);
+        for lane in written {
+            fill(results, lane.order, lane.outcome);
+        }
+    }
+
+    /// Gives back what is consumed in all lanes, one after the other. Whether that was anything.
+    fn reclaim(&self) -> bool {
+        let before = self.space.taken();
+        self.lanes.iter().for_each(Lane::reclaim);
+        self.space.taken() < before
+    }
+
+    /// Writes what an append brings, lane by lane, in their order. What cannot be written is refused.
     fn write<'a>(
         &'a self,
+        lanes: impl IntoIterator<Item = usize>,
         entries: &[Entry],
         by_lane: &'a ByLane,
         results: &mut [Result<u64, AppendError>],
     ) -> Vec<Pending<'a>> {
         let (mut written, mut own) = (Vec::new(), Vec::with_capacity(entries.len()));
-        for (number, lane) in self.lanes.iter().enumerate() {
+        for (number, lane) in lanes.into_iter().filter_map(|number| Some((number, self.lanes.get(number)?))) {
             let order = by_lane.of(number);
             let order = &order[..self.refuse_long(entries, order, results)];
             if order.is_empty() {
@@ -149,10 +180,14 @@ impl Overflow for Disk {
         for index in by_lane.of(self.lanes.len()) {
             results[*index as usize] = Err(self.no_such_lane(entries[*index as usize].lane));
         }
-        let mut written = self.write(entries, &by_lane, &mut results);
-        sync::sync(&mut written);
-        for lane in written {
-            fill(&mut results, lane.order, lane.outcome);
+        let lanes = 0..self.lanes.len();
+        self.append_to(lanes.clone(), entries, &by_lane, &mut results);
+        let is_full = |lane: &usize| {
+            by_lane.of(*lane).iter().any(|index| matches!(results[*index as usize], Err(AppendError::Full(_))))
+        };
+        let full: Vec<usize> = lanes.filter(is_full).collect();
+        if !full.is_empty() && self.reclaim() {
+            self.append_to(full, entries, &by_lane, &mut results);
         }
         results
     }
@@ -171,13 +206,17 @@ impl Overflow for Disk {
         }
         let found = self.lane(lane).ok_or(ConsumeError::NoSuchLane { lane, lanes: self.lanes() })?;
         if let Some(consumed) = self.marks.set(lane, marks, found.span().next, handed)? {
-            found.trim(consumed);
+            found.pass(consumed);
         }
         Ok(())
     }
 
     fn group_marks_max(&self) -> usize {
         marks::GROUPS_MAX
+    }
+
+    fn note(&self, lane: u16, position: u64) -> Option<Note> {
+        self.lane(lane)?.note(position)
     }
 
     fn span(&self, lane: u16) -> Span {

@@ -5,9 +5,10 @@ use super::identity::{self, Identity};
 use super::lane::{Lane, Shared};
 use super::marks::{self, Mark, MarksFile};
 use super::recover::{Finder, Recovered};
+use super::segment::{self, Gap};
 use super::space::Space;
 use super::writer::Writer;
-use super::{Config, Disk, OpenError, segment};
+use super::{Config, Disk, OpenError};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,9 +50,10 @@ impl Opening<'_> {
         let damaged = recovered.iter().map(|lane| lane.damaged).sum();
         let space = Arc::new(Space::new(bytes + MarksFile::bytes(self.config.lanes), self.config.store_bytes_max));
         let damaged = Arc::new(AtomicU64::new(damaged));
-        let lane = |(number, lane)| self.lane(number, lane, &space, &damaged);
+        let notes_failed = Arc::default();
+        let lane = |(number, lane)| self.lane(number, lane, &space, &damaged, &notes_failed);
         let lanes: Vec<Lane> = (0..).zip(recovered).map(lane).collect();
-        lanes.iter().for_each(|lane| lane.shared.trim());
+        lanes.iter().for_each(Lane::trim);
         Ok(Disk {
             lanes,
             marks,
@@ -85,7 +87,14 @@ impl Opening<'_> {
         marks.restore(&lost).map_err(OpenError::io("set lost marks in", &self.config.dir.join(marks::NAME)))
     }
 
-    fn lane(&self, number: u16, found: Recovered, space: &Arc<Space>, damaged: &Arc<AtomicU64>) -> Lane {
+    fn lane(
+        &self,
+        number: u16,
+        found: Recovered,
+        space: &Arc<Space>,
+        damaged: &Arc<AtomicU64>,
+        notes_failed: &Arc<AtomicBool>,
+    ) -> Lane {
         let shared = Arc::new(Shared {
             number,
             store: self.store,
@@ -93,6 +102,7 @@ impl Opening<'_> {
             files: Arc::clone(&self.files),
             space: Arc::clone(space),
             damaged: Arc::clone(damaged),
+            notes_failed: Arc::clone(notes_failed),
             log: Mutex::new(found.log),
         });
         Lane::new(Arc::clone(&shared), Writer::new(shared, self.config.segment_bytes, found.start))
@@ -154,7 +164,9 @@ fn nothing_there(files: &dyn Files, dir: &Path) -> Result<(), OpenError> {
 
 fn no_segments(files: &dyn Files, dir: &Path, lane: &Path) -> Result<(), OpenError> {
     let names = files.list(lane).map_err(OpenError::io("list", lane))?;
-    let any = names.iter().any(|name| segment::number(name).or(segment::number_aside(name)).is_some());
+    let any = names
+        .iter()
+        .any(|name| segment::number(name).or(segment::number_aside(name)).is_some() || Gap::parse(name).is_some());
     if any { Err(OpenError::NoIdentity { dir: dir.to_owned() }) } else { Ok(()) }
 }
 

@@ -7,11 +7,12 @@ use super::errors::unread;
 use super::files::{Access, File};
 use super::lane::Shared;
 use super::log::Segment;
+use super::notes::{self, Cell};
 use super::record::{HEADER_BYTES, Header};
 use super::segment;
 use super::walk::{Found, Tail, Walk};
 use crate::consumed::Consumed;
-use crate::{Batch, Group, Most, ReadError, Record};
+use crate::{Batch, Group, Lost, Most, ReadError, Record};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -60,6 +61,8 @@ enum Left {
 const STEP_BYTES_MIN: usize = 16 << 10;
 /// A read passes over so many bytes of records that are not asked for, about 1 ms from memory; then it says where it is.
 const PASS_BYTES_MAX: u64 = 4 << 20;
+/// Notes that are read at a time, where there is a hole.
+const CELLS_AT_ONCE: u64 = 1024;
 /// Spots that are remembered: of 64 groups that read in turn.
 const SPOTS_MAX: usize = 128;
 
@@ -94,17 +97,26 @@ impl Reader {
     fn read_segment(&mut self, shared: &Shared, segment: Segment, take: &mut Take<'_>) -> Result<Left, ReadError> {
         let path = shared.dir.join(segment::name(segment.number));
         if take.batch.next < segment.gone_below {
-            let why = format!("what lay before {} is missing", path.display());
-            return Err(ReadError::Gone { first: segment.first, why });
+            take.count(take.batch.next, segment.gone_below);
+            take.batch.next = segment.gone_below;
         }
-        let file = match self.file(shared, &segment) {
-            Ok(file) => file,
+        if segment.gap_from.is_some() {
+            take.batch.next = take.batch.next.max(segment.next);
+            return Ok(Left::Ended);
+        }
+        match self.file(shared, &segment) {
+            Ok(file) => self.walk(&*file, segment, take).map_err(|error| unread("read", &path, &error)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(ReadError::Gone { first: segment.next, why: format!("{} is missing", path.display()) });
+                // It may have been given back just now, and then all of it was consumed.
+                if shared.log.lock().has(segment.number) {
+                    take.batch.next = take.batch.next.max(segment.first);
+                    return Ok(take.lose(&segment, segment.next));
+                }
+                take.batch.next = take.batch.next.max(segment.next);
+                Ok(Left::Ended)
             }
-            Err(error) => return Err(unread("open", &path, &error)),
-        };
-        self.walk(&*file, segment, take).map_err(|error| unread("read", &path, &error))
+            Err(error) => Err(unread("open", &path, &error)),
+        }
     }
 
     fn walk(&mut self, file: &dyn File, segment: Segment, take: &mut Take<'_>) -> std::io::Result<Left> {
@@ -122,29 +134,38 @@ impl Reader {
             }
             let mut too_long = false;
             let found = walk.next(|header| {
-                let wanted = header.position >= take.batch.next && take.wants(header);
+                let wanted = header.position >= take.batch.next && take.wants(header.group, header.position);
                 too_long = wanted && header.length > take.room();
                 wanted && !too_long
             })?;
+            let sated = |reader: &mut Self, take: &Take<'_>| {
+                reader.remember(Spot::new(&segment, take.batch.next, before));
+                Ok(Left::Sated)
+            };
+            let (behind, ended) = match &found {
+                _ if too_long => return sated(self, take),
+                Found::Record { header, .. } | Found::Header(header) => (header.position, None),
+                Found::Damaged(header) => (header.position + 1, None),
+                Found::End(tail) => (segment.next, Some(*tail)),
+            };
+            if ended == Some(Tail::Clean) {
+                self.remember(Spot::new(&segment, take.batch.next, before));
+            }
+            if take.batch.next < behind && take.lose(&segment, behind) == Left::Sated {
+                return if ended.is_some() { Ok(Left::Sated) } else { sated(self, take) };
+            }
             match found {
-                _ if too_long => {
-                    self.remember(Spot::new(&segment, take.batch.next, before));
-                    return Ok(Left::Sated);
-                }
-                Found::Record { header, .. } | Found::Header(header) | Found::Damaged(header)
-                    if header.position < take.batch.next => {}
-                Found::Record { header, body } => take.push(&header, body),
-                Found::Header(header) => take.pass(&header),
-                Found::Damaged(header) => take.damaged(header.position + 1),
-                Found::End(tail) => {
-                    if tail == Tail::Clean {
-                        self.remember(Spot::new(&segment, take.batch.next, before));
-                    }
-                    take.damaged(segment.next);
-                    return Ok(Left::Ended);
-                }
+                Found::Record { header, body } if header.position == take.batch.next => take.push(&header, body),
+                Found::Header(header) if header.position == take.batch.next => take.pass(&header),
+                Found::End(_) => return Ok(Left::Ended),
+                _ => {}
             }
         }
+    }
+
+    /// Closes a file that was given back meanwhile.
+    pub(super) fn let_go(&mut self, shared: &Shared) {
+        self.file.take_if(|(number, _)| !shared.log.lock().has(*number));
     }
 
     /// Where to begin for what lies at `from` and behind: as near as is known.
@@ -189,8 +210,8 @@ impl Take<'_> {
     }
 
     /// Whether a record is asked for.
-    fn wants(&self, header: &Header) -> bool {
-        self.only.is_none_or(|group| group == header.group) && !self.consumed.covers(header.group, header.position)
+    fn wants(&self, group: Group, position: u64) -> bool {
+        self.only.is_none_or(|only| only == group) && !self.consumed.covers(group, position)
     }
 
     /// The longest body that may follow. The first may be of any length.
@@ -206,7 +227,6 @@ impl Take<'_> {
     /// Copies the body: a slice would keep all alive that was read along with it.
     fn push(&mut self, header: &Header, body: &[u8]) {
         let Header { position, group, .. } = *header;
-        self.damaged(position);
         self.bytes += body.len();
         self.batch.records.push(Record { position, group, body: Bytes::copy_from_slice(body) });
         self.batch.next = position + 1;
@@ -214,14 +234,47 @@ impl Take<'_> {
 
     /// Passes over a record that is not asked for.
     fn pass(&mut self, header: &Header) {
-        self.damaged(header.position);
         self.passed += header.bytes();
         self.batch.next = header.position + 1;
     }
 
-    /// Passes over the records below `to`: they are lost.
-    fn damaged(&mut self, to: u64) {
-        self.batch.damaged += self.shared.count_damaged(self.batch.next, to);
-        self.batch.next = self.batch.next.max(to);
+    /// Passes over the records below `to`, which are damaged or missing, and tells of those whose notes are there. Sated: the
+    /// read has what it wants, perhaps before it is through.
+    fn lose(&mut self, segment: &Segment, to: u64) -> Left {
+        while self.batch.next < to && !self.is_full() {
+            let from = self.batch.next;
+            match notes::read(self.shared, segment, from, to.min(from + CELLS_AT_ONCE)) {
+                Some(cells) => self.lose_known(cells),
+                None => {
+                    self.count(from, to);
+                    self.batch.next = to;
+                }
+            }
+        }
+        if self.batch.next < to || self.is_full() { Left::Sated } else { Left::Ended }
+    }
+
+    /// Those of other groups, and those that are consumed, are none of this read's business.
+    fn lose_known(&mut self, cells: Vec<Cell>) {
+        let mut uncounted = self.batch.next;
+        for (position, cell) in (self.batch.next..).zip(cells) {
+            if self.is_full() {
+                break;
+            }
+            self.batch.next = position + 1;
+            match cell {
+                Some((group, _)) if !self.wants(group, position) => {
+                    self.count(uncounted, position);
+                    uncounted = position + 1;
+                }
+                Some((group, note)) => self.batch.lost.push(Lost { position, group, note }),
+                None => {}
+            }
+        }
+        self.count(uncounted, self.batch.next);
+    }
+
+    fn count(&mut self, from: u64, to: u64) {
+        self.batch.damaged += self.shared.count_damaged(from, to);
     }
 }

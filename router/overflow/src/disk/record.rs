@@ -78,10 +78,11 @@ impl Place {
         })
     }
 
-    fn checksum(self, offset: u64, header: &[u8]) -> u32 {
+    /// Of bytes that belong `at` there: a header at its offset, or a note at its position.
+    pub(super) fn checksum(self, at: u64, bytes: &[u8]) -> u32 {
         let mut hasher = Hasher::new_with_initial(self.0);
-        hasher.update(header);
-        hasher.update(&offset.to_le_bytes());
+        hasher.update(bytes);
+        hasher.update(&at.to_le_bytes());
         hasher.finalize()
     }
 }

@@ -9,7 +9,7 @@ use super::files::{Access, File, Files};
 use super::log::{Log, Segment};
 use super::marks::Mark;
 use super::record::{self, Place};
-use super::segment::{self, Before, Header, Opening};
+use super::segment::{self, Before, Gap, Header, Opening};
 use super::walk::{Found, STEP_BYTES, Tail, Walk};
 use super::writer::Start;
 use crate::consumed::Consumed;
@@ -46,6 +46,21 @@ struct Piece {
     header: Option<Header>,
 }
 
+/// What is left of a segment, or of several that were given back.
+#[derive(Debug)]
+enum Left {
+    Whole(Piece),
+    Gap(Gap, Piece),
+}
+
+impl Left {
+    fn piece(&self) -> &Piece {
+        match self {
+            Self::Whole(piece) | Self::Gap(_, piece) => piece,
+        }
+    }
+}
+
 /// What reading through a segment tells.
 #[derive(Debug, Clone, Copy)]
 struct Scan {
@@ -63,16 +78,24 @@ impl Finder<'_> {
     /// Opens a lane whose mark is known.
     pub(super) fn recover(self, mark: &Mark) -> Result<Recovered, OpenError> {
         let mut found = Recovered::default();
-        let mut pieces = Vec::new();
+        let mut left = Vec::new();
+        self.remove_notes()?;
         let (numbers, aside) = (self.numbers(segment::number)?, self.numbers(segment::number_aside)?);
-        found.start.number = numbers.iter().chain(&aside).max().map_or(0, |number| number + 1);
+        let gaps = self.gaps()?;
+        let last = numbers.iter().chain(&aside).chain(gaps.iter().map(|gap| &gap.to)).max();
+        found.start.number = last.map_or(0, |number| number + 1);
         for number in aside {
-            found.bytes += self.open(&self.dir.join(segment::name_aside(number)))?.1;
+            found.bytes += self.open(&self.dir.join(segment::name_aside(number)), Access::Read)?.1;
+        }
+        for gap in &gaps {
+            left.push(Left::Gap(*gap, self.gap(*gap, &mut found)?));
         }
         for number in numbers {
-            pieces.extend(self.piece(number, &mut found)?);
+            let covered = gaps.iter().any(|gap| (gap.from..=gap.to).contains(&number));
+            left.extend(self.piece(number, covered, &mut found)?.map(Left::Whole));
         }
-        self.join(&pieces, mark, &mut found)?;
+        left.sort_unstable_by_key(|left| left.piece().number);
+        self.join(&left, mark, &mut found)?;
         Ok(found)
     }
 
@@ -84,17 +107,23 @@ impl Finder<'_> {
             self.files.rename(&from, &to).map_err(OpenError::io("rename", &from))?;
         }
         self.files.sync_dir(self.dir).map_err(OpenError::io("sync", self.dir))?;
+        self.remove_notes()?;
 
         let mut found = Recovered { mark_lost: true, ..Recovered::default() };
         let mut next = 0;
+        for gap in self.gaps()? {
+            // Nothing is in them.
+            (next, found.start.number) = (next.max(gap.next), found.start.number.max(gap.to + 1));
+            self.remove(&self.dir.join(gap.name()))?;
+        }
         for number in self.numbers(segment::number_aside)? {
             let path = self.dir.join(segment::name_aside(number));
-            let (file, bytes) = self.open(&path)?;
+            let (file, bytes) = self.open(&path, Access::Read)?;
             let scan = self.scan(&*file, number, 0, bytes).map_err(OpenError::io("read", &path))?;
             next = next.max(scan.beyond());
             found.damaged += scan.records + u64::from(matches!(scan.tail, Tail::Broken(_)));
             found.bytes += bytes;
-            found.start.number = number + 1;
+            found.start.number = found.start.number.max(number + 1);
         }
         found.log = Log::new(Consumed::up_to(next), next);
         found.go_on(next, next);
@@ -109,9 +138,69 @@ impl Finder<'_> {
         Ok(numbers)
     }
 
+    /// What is left of segments that were given back, in their order. Where a crash came in between, two name the same: the longer
+    /// one counts.
+    fn gaps(self) -> Result<Vec<Gap>, OpenError> {
+        let names = self.files.list(self.dir).map_err(OpenError::io("list", self.dir))?;
+        let mut gaps: Vec<Gap> = names.iter().filter_map(|name| Gap::parse(name)).collect();
+        gaps.sort_unstable_by_key(|gap| (gap.from, std::cmp::Reverse(gap.to)));
+        let mut kept: Vec<Gap> = Vec::new();
+        for gap in gaps {
+            match kept.last().is_some_and(|last| gap.to <= last.to) {
+                true => self.remove(&self.dir.join(gap.name()))?,
+                false => kept.push(gap),
+            }
+        }
+        Ok(kept)
+    }
+
+    /// The header that is left of a gap's first segment.
+    fn gap(self, gap: Gap, found: &mut Recovered) -> Result<Piece, OpenError> {
+        let path = self.dir.join(gap.name());
+        let (file, mut bytes) = self.open(&path, Access::Write)?;
+        if bytes > segment::HEADER_BYTES as u64 {
+            bytes = segment::HEADER_BYTES as u64;
+            file.set_len(bytes).map_err(OpenError::io("cut", &path))?;
+        }
+        found.bytes += bytes;
+        let header = match self.header(&*file, &path)? {
+            Opening::Valid(header)
+                if (header.store, header.lane, header.number) == (*self.store, self.lane, gap.from) =>
+            {
+                Some(header)
+            }
+            _ => None,
+        };
+        Ok(Piece { number: gap.to, bytes, header })
+    }
+
+    /// Removes the notes of earlier runs: nobody asks for them any more.
+    fn remove_notes(self) -> Result<(), OpenError> {
+        let stale = self.numbers(segment::number_notes)?;
+        stale.into_iter().try_for_each(|number| self.remove(&self.dir.join(segment::name_notes(number))))
+    }
+
+    fn remove(self, path: &Path) -> Result<(), OpenError> {
+        match self.files.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(OpenError::io("remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn header(self, file: &dyn File, path: &Path) -> Result<Opening, OpenError> {
+        let mut head = [0; segment::HEADER_BYTES];
+        let read = file.read_at(&mut head, 0).map_err(OpenError::io("read", path))?;
+        match Header::decode(&head[..read]) {
+            Opening::Other(version) => {
+                Err(OpenError::OtherFormat { path: path.to_owned(), version, known: segment::VERSION })
+            }
+            opening => Ok(opening),
+        }
+    }
+
     /// A file and its length.
-    fn open(self, path: &Path) -> Result<(Box<dyn File>, u64), OpenError> {
-        let file = self.files.open(path, Access::Read).map_err(OpenError::io("open", path))?;
+    fn open(self, path: &Path, access: Access) -> Result<(Box<dyn File>, u64), OpenError> {
+        let file = self.files.open(path, access).map_err(OpenError::io("open", path))?;
         let bytes = file.bytes().map_err(OpenError::io("read", path))?;
         Ok((file, bytes))
     }
@@ -120,53 +209,58 @@ impl Finder<'_> {
         self.dir.join(segment::name(number))
     }
 
-    /// A segment file, unless it is another's.
-    fn piece(self, number: u64, found: &mut Recovered) -> Result<Option<Piece>, OpenError> {
+    /// A segment file, unless it is another's. One that a gap names already was about to be removed, and is now.
+    fn piece(self, number: u64, covered: bool, found: &mut Recovered) -> Result<Option<Piece>, OpenError> {
         let path = self.path(number);
-        let (file, bytes) = self.open(&path)?;
-        found.bytes += bytes;
-        let mut head = [0; segment::HEADER_BYTES];
-        let read = file.read_at(&mut head, 0).map_err(OpenError::io("read", &path))?;
-        let header = match Header::decode(&head[..read]) {
-            Opening::Other(version) => return Err(OpenError::OtherFormat { path, version, known: segment::VERSION }),
-            Opening::Unreadable => None,
+        let (file, bytes) = self.open(&path, Access::Read)?;
+        let header = match self.header(&*file, &path)? {
             Opening::Valid(header)
-                if (header.store, header.lane, header.number) == (*self.store, self.lane, number) =>
+                if (header.store, header.lane, header.number) != (*self.store, self.lane, number) =>
             {
-                Some(header)
-            }
-            Opening::Valid(_) => {
                 tracing::error!(path = %path.display(), "a segment of another store, lane or place: left alone and not read");
                 found.damaged += 1;
+                found.bytes += bytes;
                 return Ok(None);
             }
+            Opening::Valid(header) => Some(header),
+            _ => None,
         };
+        if covered {
+            return self.remove(&path).map(|()| None);
+        }
+        found.bytes += bytes;
         Ok(Some(Piece { number, bytes, header }))
     }
 
     /// Joins segments: each to the one before.
-    fn join(self, pieces: &[Piece], mark: &Mark, found: &mut Recovered) -> Result<(), OpenError> {
+    fn join(self, left: &[Left], mark: &Mark, found: &mut Recovered) -> Result<(), OpenError> {
         let before = mark.consumed.before;
         let mut log = Log::new(mark.consumed.clone(), before);
         // All positions below are in a segment before, or consumed.
         let mut known = before;
         let mut beyond = before.max(mark.end);
-        for (index, piece) in pieces.iter().enumerate() {
-            let said = pieces.get(index + 1).and_then(|next| next.header).map(|header| header.before);
-            let last = index + 1 == pieces.len();
-            let (mut segment, above) = self.segment(piece, said.filter(|said| said.number == piece.number), known)?;
-            if last {
-                // Given out, and not there any more: lost with the end of the file.
-                segment.next = segment.next.max(mark.end);
+        for (index, one) in left.iter().enumerate() {
+            let piece = one.piece();
+            let said = left.get(index + 1).and_then(|next| next.piece().header).map(|header| header.before);
+            let (mut segment, above) = match one {
+                Left::Whole(_) => self.segment(piece, said.filter(|said| said.number == piece.number), known)?,
+                Left::Gap(gap, _) => (self.gap_segment(gap, piece, known), gap.next),
+            };
+            if index + 1 == left.len() {
+                // Given out, and not there any more: lost with the end of the file, or with one that is missing.
+                match segment.gap_from {
+                    None => segment.next = segment.next.max(mark.end),
+                    Some(_) => found.damaged += mark.end.saturating_sub(segment.next),
+                }
             }
-            let missing = piece.header.is_some_and(|header| header.before.next > known);
-            segment.gone_below = if missing { segment.first } else { 0 };
+            let missing = piece.header.map(|header| header.before.next).filter(|before| *before > known);
+            segment.gone_below = missing.unwrap_or(0);
             known = known.max(segment.next);
             beyond = beyond.max(above).max(segment.next);
             found.start.before = Before { number: piece.number, valid: segment.valid, next: segment.next };
             log.push(segment);
         }
-        if pieces.is_empty() {
+        if left.is_empty() {
             found.damaged += mark.end.saturating_sub(before);
         }
         found.log = log;
@@ -174,16 +268,23 @@ impl Finder<'_> {
         Ok(())
     }
 
+    fn gap_segment(self, gap: &Gap, piece: &Piece, known: u64) -> Segment {
+        let first = piece.header.map_or(known, |header| header.first).min(gap.next);
+        let place = Place::new(self.store, self.lane, gap.to);
+        let new = Segment::new(gap.to, place, first);
+        Segment { next: gap.next, bytes: piece.bytes, gap_from: Some(gap.from), ..new }
+    }
+
     /// One segment, and a position above all that were ever in it. `said` is what the one behind says of it.
     fn segment(self, piece: &Piece, said: Option<Before>, known: u64) -> Result<(Segment, u64), OpenError> {
         let Piece { number, bytes, header } = *piece;
         let place = Place::new(self.store, self.lane, number);
-        let segment = |first, next, valid| Segment { number, place, first, next, valid, bytes, gone_below: 0 };
+        let segment = |first, next, valid| Segment { next, valid, bytes, ..Segment::new(number, place, first) };
         if let (Some(header), Some(said)) = (header, said) {
             return Ok((segment(header.first, said.next, said.valid), said.next));
         }
         let path = self.path(number);
-        let (file, _) = self.open(&path)?;
+        let (file, _) = self.open(&path, Access::Read)?;
         let first = header.map_or(known, |header| header.first);
         let end = said.map_or(bytes, |said| said.valid.min(bytes));
         let scan = self.scan(&*file, number, first, end).map_err(OpenError::io("read", &path))?;

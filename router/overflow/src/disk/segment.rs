@@ -46,6 +46,30 @@ pub(super) struct Before {
     pub next: u64,
 }
 
+/// Segments that were given back although older ones are still needed, one behind the other. What is left of them is a file
+/// whose name says this, with the header of the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// Number of the first.
+    pub from: u64,
+    /// Number of the last.
+    pub to: u64,
+    /// Position behind the last record of the last.
+    pub next: u64,
+}
+
+impl Gap {
+    pub(super) fn name(&self) -> String {
+        format!("{:016x}-{:016x}-{:016x}{GAP}", self.from, self.to, self.next)
+    }
+
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let mut numbers = name.strip_suffix(GAP)?.split('-').map(digits);
+        let gap = Self { from: numbers.next()??, to: numbers.next()??, next: numbers.next()?? };
+        (numbers.next().is_none() && gap.from <= gap.to).then_some(gap)
+    }
+}
+
 /// What the first bytes of a segment file turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opening {
@@ -98,6 +122,16 @@ pub(super) fn name_aside(number: u64) -> String {
     format!("{number:016x}{ASIDE}")
 }
 
+/// The name of the file with a segment's notes.
+pub(super) fn name_notes(number: u64) -> String {
+    format!("{number:016x}{NOTES}")
+}
+
+/// The number of a segment, by the name of the file with its notes.
+pub(super) fn number_notes(name: &str) -> Option<u64> {
+    digits(name.strip_suffix(NOTES)?)
+}
+
 /// The number of a segment, by its file's name.
 pub(super) fn number(name: &str) -> Option<u64> {
     digits(name.strip_suffix(LIVE)?)
@@ -110,6 +144,8 @@ pub(super) fn number_aside(name: &str) -> Option<u64> {
 
 const LIVE: &str = ".log";
 const ASIDE: &str = ".aside";
+const NOTES: &str = ".notes";
+const GAP: &str = ".gap";
 
 fn digits(name: &str) -> Option<u64> {
     let plain = name.len() == 16 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -160,6 +196,15 @@ mod tests {
         assert_eq!((number(&name(u64::MAX)), number_aside(&name_aside(7))), (Some(u64::MAX), Some(7)));
         for foreign in ["1f.log", "000000000000001F.log", "000000000000001f", "+00000000000001f.log", ".log", ""] {
             assert_eq!((number(foreign), number_aside(foreign)), (None, None), "{foreign}");
+        }
+        assert_eq!(number_notes(&name_notes(3)), Some(3));
+        let gap = Gap { from: 2, to: 0xff, next: u64::MAX };
+        assert_eq!(gap.name(), "0000000000000002-00000000000000ff-ffffffffffffffff.gap");
+        assert_eq!(Gap::parse(&gap.name()), Some(gap));
+        for foreign in
+            [Gap { from: 3, to: 2, next: 9 }.name(), "2-ff-0.gap".into(), gap.name().replace(".gap", "-1.gap")]
+        {
+            assert_eq!(Gap::parse(&foreign), None, "{foreign}");
         }
     }
 }

@@ -10,10 +10,11 @@
 //! never written again, and the next one says how many of its bytes are valid. A position is given out twice only if what was
 //! written under it is certainly gone.
 
-use super::errors::{self, refused, unknown};
+use super::errors::{self, is_full, refused, unknown};
 use super::files::File;
 use super::lane::Shared;
 use super::log::Segment;
+use super::notes::{self, CELL_BYTES, Notes};
 use super::record::{self, Place};
 use super::segment::{self, Before, Header};
 use crate::{AppendError, Entry};
@@ -49,6 +50,7 @@ struct Open {
     end: u64,
     /// Of the first record in it.
     first: u64,
+    notes: Notes,
 }
 
 /// Where a lane goes on.
@@ -85,17 +87,28 @@ impl Writer {
         let bytes: usize = entries.iter().map(|entry| record::HEADER_BYTES + entry.body.len()).sum();
         self.rotate(bytes as u64);
         let new = self.open.is_none();
-        let taken = (bytes + if new { segment::HEADER_BYTES } else { 0 }) as u64;
-        if !self.shared.space.take(taken) {
+        let own = (bytes + if new { segment::HEADER_BYTES } else { 0 }) as u64;
+        let notes = (entries.len() * CELL_BYTES) as u64;
+        if !self.shared.space.take(own + notes) {
             return Err(AppendError::Full(format!("it may take up {} B", self.shared.space.limit())));
         }
-        let written = if new { self.write_new(entries, taken) } else { self.write_on(entries, bytes) };
+        let written = if new { self.write_new(entries, own) } else { self.write_on(entries, bytes) };
         // A new file that could not be removed keeps its bytes.
         let kept = new && matches!(written, Err(AppendError::Unknown(_)));
         if written.is_err() && !kept {
-            self.shared.space.give_back(taken);
+            self.shared.space.give_back(own);
         }
+        let noted = written.as_ref().map_or(0, |written| self.note(entries, written.first));
+        self.shared.space.give_back(notes - noted);
         written
+    }
+
+    /// Writes the notes of records that were just written. How many bytes that took.
+    fn note(&mut self, entries: &[&Entry], first: u64) -> u64 {
+        let Some(open) = &mut self.open else { return 0 };
+        let before = open.notes.bytes.unwrap_or(0);
+        open.notes.write(&self.shared, open.number, open.place, first, first - open.first, entries);
+        open.notes.bytes.unwrap_or(0) - before
     }
 
     /// Makes durable what was just written, and lets it be read.
@@ -109,6 +122,12 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
+                // A device may notice only now that it is full, and then what is cut off is gone for certain.
+                if is_full(&error) && open.take_back(&self.shared).is_ok() {
+                    let error = refused("sync", &open.path, &error);
+                    self.give_up_clean(written.first);
+                    return Err(error);
+                }
                 let error = unknown("sync", &open.path, &error);
                 self.fail(written.first);
                 Err(error)
@@ -151,12 +170,16 @@ impl Writer {
         }
     }
 
-    /// A part may be written. If it is cut off again, durably, nothing has happened.
+    /// A part may be written. If it is taken away again, durably, nothing has happened.
     fn take_back(&mut self, written: Written, error: &io::Error) -> AppendError {
         let Some(open) = &self.open else { return AppendError::Closed };
         let what = "write to";
-        match open.file.set_len(open.valid).and_then(|()| open.file.sync()) {
-            Ok(()) => refused(what, &open.path, error),
+        match open.take_back(&self.shared) {
+            Ok(()) => {
+                let error = refused(what, &open.path, error);
+                self.open.take_if(|open| open.valid == 0);
+                error
+            }
             Err(_) => {
                 let error = unknown(what, &open.path, error);
                 self.position = written.next;
@@ -180,32 +203,17 @@ impl Writer {
         let place = Place::new(&shared.store, shared.number, number);
         let written = encode(place, segment::HEADER_BYTES as u64, first, entries, &mut out);
         let wrote = file.write_at(&out, 0);
-        self.open = Some(Open { file, path, number, place, valid: 0, end: out.len() as u64, first });
+        let end = out.len() as u64;
+        self.open = Some(Open { file, path, number, place, valid: 0, end, first, notes: Notes::default() });
         match wrote {
             Ok(()) => {
+                if let Some(open) = &mut self.open {
+                    open.notes = Notes::create(&self.shared, number);
+                }
                 self.position = written.next;
                 Ok(written)
             }
-            Err(error) => Err(self.remove_new(written, &error)),
-        }
-    }
-
-    /// As [`take_back`](Self::take_back), for a segment that is new.
-    fn remove_new(&mut self, written: Written, error: &io::Error) -> AppendError {
-        let Some(open) = &self.open else { return AppendError::Closed };
-        let Shared { files, dir, .. } = &*self.shared;
-        match files.remove(&open.path).and_then(|()| files.sync_dir(dir)) {
-            Ok(()) => {
-                let error = refused("write to", &open.path, error);
-                self.open = None;
-                error
-            }
-            Err(_) => {
-                let error = unknown("write to", &open.path, error);
-                self.position = written.next;
-                self.fail(written.first);
-                error
-            }
+            Err(error) => Err(self.take_back(written, &error)),
         }
     }
 
@@ -215,13 +223,29 @@ impl Writer {
         tracing::error!(path = %open.path.display(), valid = open.valid, "a segment has failed; a new one will be begun");
         let mut log = self.shared.log.lock();
         if open.valid == 0 {
-            // It holds nothing. It is known by its length only, until the mark has passed it.
-            log.push(open.segment(lost));
+            // It holds nothing. It is known by its length only, until the mark has passed what lies before it.
+            let empty = log.next;
+            log.push(Segment { first: empty, ..open.segment(empty) });
         } else {
-            log.extend(open.valid, open.end, lost);
+            log.extend(open.valid, open.end, open.notes.bytes, lost);
         }
         log.writing = None;
         self.before = Before { number: open.number, valid: open.valid.max(segment::HEADER_BYTES as u64), next: lost };
+    }
+
+    /// Gives the segment up, from which what failed has been taken away again. It is not written on all the same: what a sync
+    /// says that comes behind one that failed is not relied on.
+    fn give_up_clean(&mut self, lost: u64) {
+        let Some(open) = self.open.take() else { return };
+        let mut log = self.shared.log.lock();
+        log.writing = None;
+        if open.valid == 0 {
+            self.shared.space.give_back(open.end + open.notes.bytes.unwrap_or(0));
+        } else {
+            self.shared.space.give_back(open.end - open.valid);
+            log.extend(open.valid, open.valid, open.notes.bytes, lost);
+            self.before = Before { number: open.number, valid: open.valid, next: lost };
+        }
     }
 
     fn publish(&self, new: bool, next: u64) {
@@ -231,7 +255,7 @@ impl Writer {
             log.push(open.segment(open.first));
             log.writing = Some(open.number);
         }
-        log.extend(open.valid, open.end, next);
+        log.extend(open.valid, open.end, open.notes.bytes, next);
     }
 }
 
@@ -247,10 +271,21 @@ impl Open {
         if self.file.is_linked()? { Ok(()) } else { Err(errors::deleted()) }
     }
 
+    /// Takes away what is not known to be durable: of a new segment, all of it.
+    fn take_back(&self, shared: &Shared) -> io::Result<()> {
+        if self.valid == 0 {
+            shared.files.remove(&self.path)?;
+            notes::remove(&*shared.files, &shared.dir, self.number)?;
+            return shared.files.sync_dir(&shared.dir);
+        }
+        self.file.set_len(self.valid)?;
+        self.file.sync()
+    }
+
     /// As the log sees it, ending at `next`.
     fn segment(&self, next: u64) -> Segment {
         let Self { number, place, first, valid, end, .. } = *self;
-        Segment { number, place, first, next, valid, bytes: end, gone_below: 0 }
+        Segment { next, valid, bytes: end, notes: self.notes.bytes, ..Segment::new(number, place, first) }
     }
 }
 

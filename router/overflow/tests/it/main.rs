@@ -7,6 +7,8 @@ mod damage;
 mod faults;
 mod forgetful;
 mod mounts;
+mod notes;
 mod power;
 mod seal;
 mod small;
+mod space;

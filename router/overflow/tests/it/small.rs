@@ -103,7 +103,6 @@ pub(crate) fn records_of(path: &Path) -> Vec<std::ops::Range<usize>> {
 }
 
 /// Flips a byte in the body of a record, or, if that is empty, in its header.
-#[allow(dead_code, reason = "until there are notes")]
 pub(crate) fn spoil(dir: &Path, lane: u16, position: u64) {
     for path in segments(dir, lane) {
         let mut bytes = fs::read(&path).unwrap();
