@@ -5,6 +5,8 @@
 
 use super::bundle;
 use super::topic::{self, Asker};
+use crate::Group;
+use crate::consumed::Consumed;
 use parking_lot::{Condvar, Mutex};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -13,12 +15,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a lane's mark says: the position and how many records were handed out for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a lane's mark says: how far it is consumed, and how many records the caller had in hand then, in all lanes.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
-    pub(super) before: u64,
-    pub(super) handed: u32,
+    pub(super) consumed: Consumed,
+    pub(super) handed: u64,
 }
+
+/// Groups that may have a mark of their own: so many fill half of what brokers take with an offset unless they are set up
+/// otherwise (`offset.metadata.max.bytes`, 4,096 B).
+pub(super) const GROUPS_MAX: usize = 64;
 
 /// All commits that were not carried out or whose answer was not taken yet: one a lane at most, for whoever wants another
 /// one has to wait for the answer.
@@ -102,41 +108,54 @@ fn commit(consumer: &Asker, topic: &str, asked: &[(u64, u16, Mark)]) -> KafkaRes
     let mut list = TopicPartitionList::with_capacity(asked.len());
     for (_, lane, mark) in asked {
         let mut element = list.add_partition(topic, i32::from(*lane));
-        element.set_offset(topic::offset(bundle::offset(mark.before)))?;
-        element.set_metadata(metadata(*mark));
+        element.set_offset(topic::offset(bundle::offset(mark.consumed.before)))?;
+        element.set_metadata(metadata(mark));
     }
     consumer.commit(&list, CommitMode::Sync)
 }
 
-/// Says what an offset does not: how far into its message the mark is, and how many records were handed out.
-fn metadata(mark: Mark) -> String {
-    format!("{HANDED}{}{PLACE}{}", mark.handed, bundle::place(mark.before))
+/// Says what an offset does not: how many records were in hand, how far into its message the mark is, and the marks of groups.
+fn metadata(mark: &Mark) -> String {
+    let groups = mark.consumed.groups().iter().map(|(Group(group), position)| format!("{group:x}:{position:x}"));
+    let groups = groups.collect::<Vec<String>>().join(",");
+    format!("{HANDED}{}{PLACE}{}{GROUPS}{groups}", mark.handed, bundle::place(mark.consumed.before))
 }
 
 /// What a commit says. Where somebody else wrote its metadata, nothing was handed out and the mark is at the start of a message.
 pub(super) fn mark(offset: u64, metadata: &str) -> Mark {
     let start = bundle::start(offset);
     let said = || {
-        let (handed, place) = metadata.strip_prefix(HANDED)?.split_once(PLACE)?;
-        Some(Mark { handed: handed.parse().ok()?, before: start + u64::from(place.parse::<u16>().ok()?) })
+        let (handed, rest) = metadata.strip_prefix(HANDED)?.split_once(PLACE)?;
+        let (place, groups) = rest.split_once(GROUPS)?;
+        let before = start + u64::from(place.parse::<u16>().ok()?);
+        let groups = groups.split(',').filter(|group| !group.is_empty()).map(group).collect::<Option<Vec<_>>>()?;
+        Some(Mark { handed: handed.parse().ok()?, consumed: Consumed::new(before, groups, u64::MAX) })
     };
-    said().unwrap_or(Mark { before: start, handed: 0 })
+    said().unwrap_or(Mark { consumed: Consumed::up_to(start), handed: 0 })
 }
 
-/// What is before each of the two numbers.
+fn group(said: &str) -> Option<(Group, u64)> {
+    let (group, position) = said.split_once(':')?;
+    Some((Group(u64::from_str_radix(group, 16).ok()?), u64::from_str_radix(position, 16).ok()?))
+}
+
+/// What is before each of the numbers.
 const HANDED: &str = "handed=";
 const PLACE: &str = " place=";
+const GROUPS: &str = " groups=";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MARK: Mark = Mark { before: 1, handed: 1 };
+    fn one() -> Mark {
+        Mark { consumed: Consumed::up_to(1), handed: 1 }
+    }
 
     #[test]
     fn an_answer_is_there_however_late() {
         let commits = Commits::default();
-        let (one, two) = (commits.ask(0, MARK), commits.ask(1, MARK));
+        let (one, two) = (commits.ask(0, one()), commits.ask(1, one()));
         assert_eq!(commits.answer(one, Instant::now()), None);
         commits.desk.lock().answers.insert(one, Some(Ok(())));
         assert_eq!(commits.answer(one, Instant::now()), Some(Ok(())));
@@ -147,7 +166,7 @@ mod tests {
     #[test]
     fn the_end_comes_after_what_was_asked_for() {
         let commits = Commits::default();
-        commits.ask(0, MARK);
+        commits.ask(0, one());
         assert!(!commits.end(Instant::now()));
         assert!(commits.take().is_some());
         assert!(commits.take().is_none());
@@ -155,16 +174,30 @@ mod tests {
 
     #[test]
     fn a_commit_says_all_of_a_mark() {
-        for (offset, place, handed) in [(0, 0, 0), (5, 65_535, 7), (1 << 40, 1, u32::MAX)] {
-            let written = Mark { before: bundle::start(offset) + place, handed };
-            assert_eq!(mark(offset, &metadata(written)), written);
+        let groups: Vec<(Group, u64)> = (0..GROUPS_MAX as u64).map(|n| (Group(u64::MAX - n), u64::MAX - n)).collect();
+        for (offset, place, handed, groups) in
+            [(0, 0, 0, &[][..]), (5, 65_535, 7, &[(Group(0), bundle::start(7))]), (1 << 40, 1, u64::MAX, &groups)]
+        {
+            let consumed = Consumed::new(bundle::start(offset) + place, groups.iter().copied(), u64::MAX);
+            let written = Mark { consumed, handed };
+            let said = metadata(&written);
+            assert!(said.len() < 4096, "more than brokers take");
+            assert_eq!((mark(offset, &said).consumed.groups().len(), mark(offset, &said)), (groups.len(), written));
         }
     }
 
     #[test]
     fn what_others_wrote_as_metadata_hands_out_nothing() {
-        for metadata in ["", "12", "handed=-1 place=1", "handed=1 place=65536", "handed=1"] {
-            assert_eq!(mark(5, metadata), Mark { before: bundle::start(5), handed: 0 }, "{metadata}");
+        for metadata in [
+            "",
+            "12",
+            "handed=-1 place=1 groups=",
+            "handed=1 place=65536 groups=",
+            "handed=1",
+            "handed=1 place=1 groups=5",
+        ] {
+            let none = Mark { consumed: Consumed::up_to(bundle::start(5)), handed: 0 };
+            assert_eq!(mark(5, metadata), none, "{metadata}");
         }
     }
 }

@@ -10,6 +10,7 @@ use super::marks;
 use super::reports::Reports;
 use super::topic::{self, Trouble};
 use super::{Quiet, lanes::Lane};
+use crate::consumed::Consumed;
 use rdkafka::admin::AdminClient;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaResult;
@@ -103,18 +104,19 @@ impl Keeper {
         let [first, next] = [low, high].map(bundle::start);
         // Without a mark nothing was consumed, so what is gone from its beginning was taken away by others, and has to be told.
         let unmarked = if low == high { next } else { 0 };
-        let Mark { before, handed } = mark.unwrap_or(Mark { before: unmarked, handed: 0 });
+        let found = mark.unwrap_or(Mark { consumed: Consumed::up_to(unmarked), handed: 0 });
         // A mark beyond the end is of a log that was longer: all that is left of it was consumed.
-        let mark = before.min(next);
+        let groups = found.consumed.groups().iter().copied();
+        let consumed = Consumed::new(found.consumed.before.min(next), groups, next);
         if let Some(mut known) = self.shared.lanes.lane(lane) {
-            *known = Lane { mark, next, unsized_below: next, trimmed: first, ..Lane::default() };
+            *known = Lane { consumed: consumed.clone(), next, unsized_below: next, trimmed: first, ..Lane::default() };
         }
-        if handed == 0 && mark == before {
+        let fresh = Mark { consumed, handed: 0 };
+        if fresh == found {
             return Ok(());
         }
-        let fresh = Mark { before: mark, handed: 0 };
         marks::write(&self.shared, lane, fresh).map_err(|error| Trouble::Unreachable(error.to_string()))?;
-        self.shared.lanes.lost_in_crash.fetch_max(u64::from(handed), Ordering::Relaxed);
+        self.shared.lanes.lost_in_crash.fetch_max(found.handed, Ordering::Relaxed);
         Ok(())
     }
 
@@ -215,7 +217,8 @@ impl Keeper {
     fn trim(&mut self) {
         let (most, shared) = (self.most(), Arc::clone(&self.shared));
         let consumed = |(lane, known): (u16, Lane)| {
-            (bundle::messages(known.trimmed, known.mark) > 0).then(|| (lane, bundle::offset(known.mark)))
+            let before = known.consumed.before;
+            (bundle::messages(known.trimmed, before) > 0).then(|| (lane, bundle::offset(before)))
         };
         let below: Vec<_> = (0..).zip(shared.lanes.all()).filter_map(consumed).collect();
         let Ok(admin) = self.admin() else { return };

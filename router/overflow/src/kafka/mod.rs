@@ -10,7 +10,13 @@
 //! - **One router alone** uses the topic and the group. Nothing stops a second one.
 //! - **Marks expire** with the group, on brokers by default 7 days after the last one (`offsets.retention.minutes`). What is
 //!   consumed is dropped from the topic soon after, so that little would come twice even then.
-//! - **A message holds many records** of one append and lane. Damage takes all of a message, and counts as one.
+//! - **A message holds many records** of one append and lane, of any groups. Damage takes all of a message, and counts as one:
+//!   so a count of damage says "at least".
+//! - **No notes** are kept: brokers check what they store by checksum and keep copies of it, so a lost message means that all copies
+//!   are lost or that somebody else wrote into the topic. Then [`Batch::lost`] stays empty, and whoever waits for a lost record
+//!   hears of it by a timer of its own.
+//! - **One old record keeps all behind it** in its lane: a broker drops records from the front only, so what other groups have
+//!   consumed further on takes up space, and counts in [`Usage`], until the lane's own mark has passed it.
 //! - A mark that was not acknowledged may still come to pass, and an append that ends as `Unknown` may be read later.
 
 mod appender;
@@ -140,19 +146,16 @@ impl Overflow for Kafka {
         appender::append(&self.shared, entries)
     }
 
-    fn read(&self, lane: u16, from: u64, _only: Option<Group>, most: Most) -> Result<Batch, ReadError> {
-        reader::read(&self.shared, lane, from, most)
+    fn read(&self, lane: u16, from: u64, only: Option<Group>, most: Most) -> Result<Batch, ReadError> {
+        reader::read(&self.shared, lane, from, only, most)
     }
 
     fn consume(&self, lane: u16, marks: &Marks<'_>, handed: u64) -> Result<(), ConsumeError> {
-        if !marks.groups.is_empty() {
-            return Err(ConsumeError::TooManyGroups { groups: marks.groups.len(), limit: 0 });
-        }
-        marks::consume(&self.shared, lane, marks.before, u32::try_from(handed).unwrap_or(u32::MAX))
+        marks::consume(&self.shared, lane, marks, handed)
     }
 
     fn group_marks_max(&self) -> usize {
-        0
+        commits::GROUPS_MAX
     }
 
     fn span(&self, lane: u16) -> Span {
@@ -203,8 +206,8 @@ impl Shared {
     fn settle(&self) {
         for lane in 0..self.config.lanes {
             let _turn = self.lanes.turn(lane);
-            let known = self.lanes.lane(lane).map(|lane| *lane).unwrap_or_default();
-            let settled = Mark { before: known.mark, handed: 0 };
+            let known = self.lanes.lane(lane).map(|lane| lane.clone()).unwrap_or_default();
+            let settled = Mark { consumed: known.consumed, handed: 0 };
             if known.handed > 0 && marks::write(self, lane, settled).is_err() {
                 return;
             }

@@ -4,14 +4,13 @@ use super::bundle;
 use super::health::Refusal;
 use super::topic;
 use super::{Quiet, Shared};
-use crate::{Batch, Group, Most, ReadError, Record, Span};
-use bytes::Bytes;
+use crate::{Batch, Group, Most, ReadError, Record};
 use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Message, TopicPartitionList};
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// One consumer, and where it is.
@@ -20,7 +19,7 @@ pub(super) struct Reader {
     /// The lane that is assigned, and the position of the record that comes next.
     at: Option<(u16, u64)>,
     /// What is left of the message that was fetched last.
-    ahead: VecDeque<(u64, Bytes)>,
+    ahead: VecDeque<Record>,
     /// Messages were damaged; what follows tells how many they were. Each counts as one, for how many records it had nobody knows.
     damaged: bool,
     used: Instant,
@@ -40,32 +39,36 @@ struct Pool {
 }
 
 /// Reads what is durable at or above `from`.
-pub(super) fn read(shared: &Shared, lane: u16, from: u64, most: Most) -> Result<Batch, ReadError> {
+pub(super) fn read(shared: &Shared, lane: u16, from: u64, only: Option<Group>, most: Most) -> Result<Batch, ReadError> {
     let lanes = shared.config.lanes;
     if lane >= lanes {
         return Err(ReadError::NoSuchLane { lane, lanes });
     }
-    let Span { first, next } = shared.lanes.span(lane);
+    let next = shared.lanes.span(lane).next;
     match shared.health.check() {
         Err(Refusal::Closed) => return Err(ReadError::Closed),
         Err(Refusal::Lost(why)) if from < next => return Err(ReadError::Gone { first: next, why }),
         Err(Refusal::Unavailable(why)) => return Err(ReadError::Unavailable(why)),
         Err(Refusal::Lost(_)) | Ok(()) => {}
     }
+    let consumed = shared.lanes.lane(lane).map(|lane| lane.consumed.clone()).unwrap_or_default();
     // What is consumed is not read again.
-    let from = from.max(first);
+    let from = from.max(only.map_or(consumed.before, |group| consumed.of(group)));
     if from >= next {
         return Ok(Batch { next: from, ..Batch::default() });
     }
-    let mut reader = shared.readers.take(shared, lane)?;
-    let found = reader.read(shared, lane, from, next, most);
+    let mut reader = shared.readers.take(shared, lane, from)?;
+    let wants = |record: &Record| {
+        only.is_none_or(|only| only == record.group) && !consumed.covers(record.group, record.position)
+    };
+    let found = reader.read(shared, lane, from..next, most, wants);
     shared.readers.give_back(found.is_ok().then_some(reader));
     found.map_err(|stop| explain(shared, lane, from, stop))
 }
 
 impl Readers {
-    /// The one that is on this lane, else a new one, else the one that was used longest ago.
-    fn take(&self, shared: &Shared, lane: u16) -> Result<Reader, ReadError> {
+    /// The one that is at this position, else one that is on this lane, else a new one, else the one that was used longest ago.
+    fn take(&self, shared: &Shared, lane: u16, from: u64) -> Result<Reader, ReadError> {
         let until = Instant::now() + shared.config.timeout;
         let mut pool = self.pool.lock();
         while pool.busy >= READERS_MAX {
@@ -74,7 +77,9 @@ impl Readers {
             }
         }
         pool.busy += 1;
-        let on_it = pool.idle.iter().position(|reader| reader.at.is_some_and(|(at, _)| at == lane));
+        let at_it = pool.idle.iter().position(|reader| reader.at == Some((lane, from)));
+        let on_it = || pool.idle.iter().position(|reader| reader.at.is_some_and(|(at, _)| at == lane));
+        let on_it = at_it.or_else(on_it);
         let full = pool.idle.len() + pool.busy > READERS_MAX;
         let found = on_it.or((full && !pool.idle.is_empty()).then_some(0)).map(|index| pool.idle.remove(index));
         drop(pool);
@@ -118,7 +123,7 @@ enum Stop {
 
 /// What the consumer came up with.
 enum Found {
-    Record(u64, Bytes),
+    Record(Record),
     Damaged,
     /// The end, as the broker sees it.
     End,
@@ -126,45 +131,55 @@ enum Found {
 }
 
 impl Reader {
-    fn read(&mut self, shared: &Shared, lane: u16, from: u64, next: u64, most: Most) -> Result<Batch, Stop> {
+    fn read(
+        &mut self,
+        shared: &Shared,
+        lane: u16,
+        Range { start: from, end: next }: Range<u64>,
+        most: Most,
+        wants: impl Fn(&Record) -> bool,
+    ) -> Result<Batch, Stop> {
         if self.at != Some((lane, from)) {
             self.go_to(shared, lane, from).map_err(Stop::Error)?;
         }
         let mut batch = Batch { next: from, ..Batch::default() };
         let until = Instant::now() + shared.config.timeout;
-        let mut bytes = 0;
-        while batch.next < next && batch.records.len() < most.records.max(1) {
+        let (mut bytes, mut passed) = (0, 0);
+        while batch.next < next && batch.records.len() < most.records.max(1) && passed < PASS_BYTES_MAX {
             let patience = if batch.records.is_empty() { until } else { until.min(Instant::now() + FILL) };
             match self.found(shared, patience)? {
-                Found::Record(position, _) if position < batch.next => {}
-                Found::Record(position, body) => {
-                    bytes += body.len();
+                Found::Record(record) if record.position < batch.next => {}
+                Found::Record(record) if !wants(&record) => {
+                    passed += record.body.len();
+                    self.pass_to(shared, lane, record.position, &mut batch);
+                    batch.next = record.position + 1;
+                }
+                Found::Record(record) => {
+                    bytes += record.body.len();
                     if bytes > most.bytes && !batch.records.is_empty() {
-                        self.ahead.push_front((position, body));
+                        self.ahead.push_front(record);
                         break;
                     }
-                    batch.damaged += bundle::messages(batch.next, position);
-                    batch.next = position + 1;
-                    batch.records.push(Record { position, group: Group(0), body });
+                    self.pass_to(shared, lane, record.position, &mut batch);
+                    batch.next = record.position + 1;
+                    batch.records.push(record);
                 }
                 Found::Damaged => self.damaged = true,
-                Found::End if self.damaged => {
-                    batch.damaged += bundle::messages(batch.next, next);
-                    batch.next = next;
-                }
+                Found::End if self.damaged => self.pass_to(shared, lane, next, &mut batch),
                 Found::End => {}
-                Found::Nothing if batch.records.is_empty() => return Err(Stop::TooLate),
+                Found::Nothing if batch.next == from => return Err(Stop::TooLate),
                 Found::Nothing => break,
             }
         }
-        self.finish(shared, lane, &batch);
+        (self.at, self.used) = (Some((lane, batch.next)), Instant::now());
         Ok(batch)
     }
 
-    fn finish(&mut self, shared: &Shared, lane: u16, batch: &Batch) {
-        (self.at, self.used) = (Some((lane, batch.next)), Instant::now());
-        self.damaged &= batch.damaged == 0;
-        shared.lanes.damaged.fetch_add(batch.damaged, Ordering::Relaxed);
+    /// Nothing that can be read lies before `to`.
+    fn pass_to(&mut self, shared: &Shared, lane: u16, to: u64, batch: &mut Batch) {
+        self.damaged = false;
+        batch.damaged += shared.lanes.count_damaged(lane, batch.next, to);
+        batch.next = to;
     }
 
     fn go_to(&mut self, shared: &Shared, lane: u16, from: u64) -> KafkaResult<()> {
@@ -181,8 +196,8 @@ impl Reader {
     /// itself, or the time is over.
     fn found(&mut self, shared: &Shared, until: Instant) -> Result<Found, Stop> {
         loop {
-            if let Some((position, body)) = self.ahead.pop_front() {
-                return Ok(Found::Record(position, body));
+            if let Some(record) = self.ahead.pop_front() {
+                return Ok(Found::Record(record));
             }
             let left = until.saturating_duration_since(Instant::now());
             let Some(event) = self.consumer.poll(left.min(LOOK)) else {
@@ -208,7 +223,7 @@ impl Reader {
     }
 }
 
-fn records(message: &impl Message) -> Option<VecDeque<(u64, Bytes)>> {
+fn records(message: &impl Message) -> Option<VecDeque<Record>> {
     bundle::unpack(u64::try_from(message.offset()).ok()?, message.payload()?)
 }
 
@@ -233,6 +248,8 @@ fn explain(shared: &Shared, lane: u16, from: u64, stop: Stop) -> ReadError {
 
 /// Consumers at most, so lanes that can be read at the same time. Each is a few threads and what it fetches ahead.
 const READERS_MAX: usize = 8;
+/// A read passes over so many bytes of records that are not asked for; then it says where it is.
+const PASS_BYTES_MAX: usize = 16 << 20;
 /// How long a batch that has something waits for more that is known to be there.
 const FILL: Duration = Duration::from_millis(20);
 /// How often a waiting read looks whether the store still stands.
