@@ -120,6 +120,7 @@ impl World {
             deadline: self.pass.now + TIME_LEFT,
             payload: self.payload.clone(),
             accepted: false,
+            refilled: false,
         }
     }
 

@@ -180,7 +180,7 @@ impl Rejection {
             R::IdInFlight | R::IdEnded | R::Repeated => 409,
             R::PayloadTooLarge => 413,
             R::QueueFull | R::TenantFull => 429,
-            R::OutcomeUnknown => 502,
+            R::OutcomeUnknown | R::RecordDamaged => 502,
             R::RouterFull | R::OverflowUnavailable | R::TooManyActions | R::TooManyContainers | R::Draining => 503,
             // Of the stream, not of what was asked: another attempt finds it set right.
             R::ActionUnknown | R::FrameTooLong | R::HelloMissing | R::ControllerConnected | R::Unspecified => 503,

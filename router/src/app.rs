@@ -3,6 +3,7 @@
 use crate::admin::{self, Admin, Readiness};
 use crate::clock::Clock;
 use crate::config::{self, Breaker, Config, QUEUED_OVERHEAD_BYTES};
+use crate::drain::{self, Left};
 use crate::grpc::{self, Service, SessionBounds};
 use crate::insight;
 use crate::listener::{self, Counts};
@@ -41,10 +42,8 @@ pub struct App {
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long connections without streams of ours may take to close. Those that watch the health never do.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often a drain looks whether it is done.
-const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
-/// How often a drain looks at each container.
-const WALK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often to look whether they have.
+const CLOSING_INTERVAL: Duration = Duration::from_millis(20);
 /// Timers of each wheel that are worked on before other tasks get their turn.
 const TIMERS_AT_ONCE: usize = 256;
 
@@ -89,11 +88,11 @@ impl App {
 
     /// Serves until `stop` resolves or an operator says so, then drains: it is not ready any more, controllers are told, nothing
     /// new is taken, what is queued is handed out and what is in flight awaited, nodes are told, streams end. All that at most
-    /// for the configured time. Returns how many activations were left.
+    /// for the configured time, and a second for connections to close. Returns what was left.
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> std::io::Result<usize> {
+    pub async fn run(self, stop: impl Future<Output = ()>) -> std::io::Result<Left> {
         let Self { config, listener, admin, service, store, life } = self;
         let (ready, readiness) = watch::channel(Readiness::Ready);
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -131,22 +130,15 @@ impl App {
         ready.send_replace(Readiness::NotReady("draining".to_owned()));
         reporter.set_not_serving::<DataPlane>().await;
         reporter.set_service_status("", ServingStatus::NotServing).await;
-        let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
-        let refill_until = tokio::time::Instant::now() + drain_timeout / 2;
-        let drained = async {
-            finish_held(&service, refill_until).await;
-            write_out(&service).await;
-            accepting.abort();
-            close(&permits, config.limits.connections_max).await;
-        };
-        let _ = tokio::time::timeout(drain_timeout, drained).await;
+        let left = drain::drain(&service, Duration::from_millis(config.drain_timeout_ms)).await;
         accepting.abort();
+        close(&permits, config.limits.connections_max).await;
         tasks.iter().for_each(JoinHandle::abort);
         if let Some(threads) = overflowing {
             // They end by themselves; whatever the store takes to close is not part of the drain's time.
             let _ = tokio::task::spawn_blocking(|| threads.stop()).await;
         }
-        Ok(service.hub.unanswered())
+        Ok(left)
     }
 }
 
@@ -244,64 +236,9 @@ async fn take_care(service: Arc<Service>, write_stall: Duration) {
     }
 }
 
-/// Takes nothing new and waits until nothing is held that is still to be answered, in two looks behind one another. Nodes are told of each
-/// container as soon as nothing can come for it. What is stored is read back and handed out too, until `refill_until`; what is left then
-/// stays for the next start.
-async fn finish_held(service: &Service, refill_until: tokio::time::Instant) {
-    service.drain();
-    let (mut pass, mut quiet) = (service.pass(), false);
-    let mut tick = tokio::time::interval(DRAIN_INTERVAL);
-    loop {
-        let refills = tokio::time::Instant::now() < refill_until;
-        if let Some(lanes) = service.hub.lanes().filter(|_| !refills) {
-            lanes.stop_refilling();
-        }
-        let stored = service.hub.totals().stored();
-        let nothing_comes_back = stored == 0 || !refills;
-        let last = service.hub.unanswered() == 0 && nothing_comes_back;
-        service.begin(&mut pass);
-        if nothing_comes_back {
-            service.nodes.retire_quiet(&service.hub, &mut pass);
-        }
-        if last {
-            // Waits for each action: what lies in an intake is queued, and who ended an activation has put its answer where it belongs.
-            service.hub.audit(&mut pass);
-        }
-        service.hub.settle(&mut pass);
-        if last && quiet {
-            return;
-        }
-        quiet = last;
-        tick.tick().await;
-        let next_walk = tokio::time::Instant::now() + WALK_INTERVAL;
-        while service.hub.unanswered() + usize::try_from(stored).unwrap_or(0) > 0
-            && tokio::time::Instant::now() < next_walk
-        {
-            tick.tick().await;
-        }
-    }
-}
-
-/// Ends all streams and waits until what was to be said on them is written. Controllers that are away may come back for their
-/// answers, for as long as they may at other times; connections are still accepted.
-async fn write_out(service: &Service) {
-    service.end();
-    let mut pass = service.pass();
-    let mut tick = tokio::time::interval(DRAIN_INTERVAL);
-    while service.streams.live() > 0 {
-        // Again and again: one may have come back in the meantime. What is owed and not here is in the store.
-        service.streams.forgive_all();
-        service.controllers.end_vain();
-        service.begin(&mut pass);
-        service.nodes.end_parked(&service.hub, &mut pass);
-        service.hub.settle(&mut pass);
-        tick.tick().await;
-    }
-}
-
 /// Waits a moment for connections to close.
 async fn close(connections: &Semaphore, connections_max: usize) {
-    let mut tick = tokio::time::interval(DRAIN_INTERVAL);
+    let mut tick = tokio::time::interval(CLOSING_INTERVAL);
     let closed = async {
         while connections.available_permits() < connections_max {
             tick.tick().await;

@@ -5,11 +5,11 @@
 //! the reader.
 
 use crate::driver::{Driver, Streams};
-use crate::outbox::{Entry, Line, Outbox};
+use crate::outbox::{Line, Outbox};
 use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActivationId, StreamId};
 use engine::numbered::Numbered;
-use engine::outcome::{Reason, Rejection};
+use engine::outcome::{Answer, Outcome, Reason, Rejection, Stages};
 use engine::sessions::{Attachment, Bounds, Counts, End, Ended, Hello, Sessions, Token};
 use engine::time::Timestamp;
 use parking_lot::Mutex;
@@ -181,31 +181,37 @@ impl Controller {
         Some(line)
     }
 
-    /// Of these activations, those that the controller pushed on an earlier stream and of which it will hear nothing: they are
-    /// neither held nor have an answer. Should one still come, it is refused.
-    pub fn lost(
+    /// What the controller is told at once of these activations, each named once, which it pushed on an earlier stream: lost, if they
+    /// are neither held nor have an answer, and accepted, if it wanted to hear no more and they are held. Of the others it hears as
+    /// ever. Should one that is lost still come, it is refused. None: nobody knows any more what it has heard.
+    pub fn answers(
         &self,
         desk: &Desk,
         mut ids: Vec<ActivationId>,
         hub: &Hub,
         pass: &mut Pass<Driver>,
-    ) -> Vec<ActivationId> {
-        self.outbox.not_answered(&mut ids);
+    ) -> Option<Vec<Answer>> {
+        if !self.outbox.drop_answered(&mut ids) {
+            return None;
+        }
         if ids.is_empty() {
-            return ids;
+            return Some(Vec::new());
         }
         // A push may be on its way into the engine: what was left in an intake is worked on first.
         let actions = hub.settle_successions(&desk.earlier, pass);
-        hub.drop_owed(&mut ids, self.stream, &actions, pass);
-        if ids.is_empty() {
-            return ids;
-        }
+        let mut taken = hub.drop_owed(&mut ids, self.stream, &actions, pass);
         ids.iter().for_each(|id| hub.end(id));
-        hub.drop_owed(&mut ids, self.stream, &actions, pass);
+        taken.extend(hub.drop_owed(&mut ids, self.stream, &actions, pass));
         // An answer may be on its way into the outbox: whoever freed the id has performed his effects after this.
         hub.settle_successions(&desk.earlier, pass);
-        self.outbox.not_answered(&mut ids);
-        ids
+        let mut acknowledged = taken.iter().map(|(id, _)| *id).collect();
+        if !self.outbox.drop_answered(&mut ids) || !self.outbox.drop_answered(&mut acknowledged) {
+            return None;
+        }
+        taken.retain(|(id, _)| acknowledged.contains(id));
+        let lost = ids.into_iter().map(|id| (id, Outcome::Lost));
+        let told = lost.chain(taken.into_iter().map(|(id, durability)| (id, Outcome::Accepted(durability))));
+        Some(told.map(|(id, outcome)| Answer { id, outcome, stages: Stages::default() }).collect())
     }
 }
 
@@ -222,12 +228,6 @@ impl Desk {
     pub fn forget_earlier(&mut self) {
         self.earlier = Vec::new();
     }
-}
-
-/// What a controller is told of an activation that is lost to it.
-pub fn lost_answer(id: ActivationId) -> Entry {
-    use engine::outcome::{Answer, Outcome, Stages};
-    Entry::Answer(Answer { id, outcome: Outcome::Lost, stages: Stages::default() })
 }
 
 #[cfg(test)]

@@ -63,10 +63,20 @@ impl Streams {
         self.outboxes.iter().for_each(|outbox| outbox.forgive());
     }
 
+    /// Ends every stream. What waits for it is dropped.
+    pub fn close_all(&self) {
+        self.outboxes.iter().for_each(|outbox| self.count_dropped(outbox.close()));
+    }
+
     /// Ends the streams whose peers have not read for that long. Returns how many.
     pub fn close_stalled(&self, now: Timestamp, write_stall: Duration) -> usize {
         let stalled = self.outboxes.iter().filter(|outbox| outbox.stalls_for(now) > write_stall);
         stalled.map(|outbox| self.count_dropped(outbox.close())).count()
+    }
+
+    /// Whether much waits for a peer that is there: more answers than half of what closes its stream.
+    pub fn is_crowded(&self) -> bool {
+        self.outboxes.iter().any(|outbox| outbox.is_crowded())
     }
 
     /// Something is due sooner than the timer task may think.

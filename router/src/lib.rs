@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod controllers;
+pub mod drain;
 pub mod driver;
 pub mod grpc;
 pub mod insight;
@@ -37,9 +38,9 @@ pub fn serve(config: Config) -> ExitCode {
         .build()
         .and_then(|runtime| runtime.block_on(serve_until_told(config)));
     match served {
-        Ok(0) => ExitCode::SUCCESS,
+        Ok(left) if left.is_nothing() => ExitCode::SUCCESS,
         Ok(left) => {
-            tracing::error!(left, "stopped with activations in hand");
+            tracing::error!(%left, "the drain's time is over");
             ExitCode::from(EXIT_LEFT)
         }
         Err(error) => {
@@ -52,7 +53,7 @@ pub fn serve(config: Config) -> ExitCode {
 /// The exit code of a router that stopped with activations in hand. 2 is that of a bad configuration.
 pub const EXIT_LEFT: u8 = 3;
 
-async fn serve_until_told(config: Config) -> std::io::Result<usize> {
+async fn serve_until_told(config: Config) -> std::io::Result<drain::Left> {
     let app = app::App::bind(config).await?;
     println!("listening on {} (admin on {})", app.address()?, app.admin_address()?);
     app.run(told_to_stop()?).await

@@ -205,10 +205,15 @@ impl Outbox {
         self.waiting.lock().mailbox.unsent()
     }
 
-    /// Of these activations, those whose answers were not here when the peer came back and have not come since.
-    pub fn not_answered(&self, ids: &mut Vec<ActivationId>) {
+    /// Drops from `ids` the activations whose answers were here when the peer came back, or have come since. False if that is not known
+    /// any more; nothing is dropped then.
+    pub fn drop_answered(&self, ids: &mut Vec<ActivationId>) -> bool {
         let waiting = self.waiting.lock();
-        ids.retain(|id| !waiting.mailbox.has_answered(id));
+        let answered: Option<Vec<bool>> = ids.iter().map(|id| waiting.mailbox.has_answered(id)).collect();
+        let Some(answered) = answered else { return false };
+        let mut answered = answered.into_iter();
+        ids.retain(|_| !answered.next().unwrap_or(false));
+        true
     }
 
     /// The peer that came back has asked for all that it wanted to know.
@@ -233,6 +238,11 @@ impl Outbox {
     /// Whether there is something for the writer of that stream that it has not taken.
     pub fn keeps_busy(&self, line: &Line) -> bool {
         self.waiting.lock().mailbox.keeps_busy(line.attachment)
+    }
+
+    /// Whether its peer is there and more than half as much waits for it as closes the stream.
+    pub fn is_crowded(&self) -> bool {
+        self.waiting.lock().mailbox.is_crowded()
     }
 
     /// Whether its peer is away and there is nothing to tell it, now or later.

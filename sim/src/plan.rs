@@ -86,6 +86,8 @@ pub struct StorePlan {
     pub look_us: u64,
     /// So long before the end of a drain nothing more is read back.
     pub drain_reserve_us: u64,
+    /// Actions that a consume mark may name.
+    pub named_max: usize,
 }
 
 /// Something goes wrong.
@@ -295,6 +297,8 @@ impl Plan {
             left_alone_us: dice.spread(1000, 1_000_000),
             look_us: dice.spread(1000, 250_000),
             drain_reserve_us: dice.spread(1, 30_000_000),
+            // Mostly enough for all actions of a world.
+            named_max: if dice.one_in(4) { 1 + dice.index(3) } else { 8 },
         });
         self.draw_store_faults(dice);
     }

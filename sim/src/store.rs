@@ -5,14 +5,17 @@
 use crate::agenda::Instant;
 use crate::dice::Dice;
 use engine::effect::Spilled;
+use engine::id::Group;
 use engine::mutant::{Mutant, is};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// The store, over all lives of the router.
 #[derive(Debug, Default)]
 pub struct Store {
     kafka: bool,
     record_bytes_max: usize,
+    /// Actions that a mark may name.
+    named_max: usize,
     lanes: Vec<Log>,
     /// Until when every call takes many times as long, fails, finds no room, or its sync fails.
     pub slow_until: Instant,
@@ -31,6 +34,8 @@ pub struct Body {
     pub life: u32,
     /// The action, by number.
     pub action: u16,
+    /// The same, as the store knows it.
+    pub group: Group,
     /// True time at which it is worthless.
     pub wall_deadline: Instant,
     /// The activation.
@@ -55,6 +60,8 @@ pub enum Failure {
 pub struct Batch {
     /// By position.
     pub records: Vec<(u64, Body)>,
+    /// Damaged ones of which it is known whose they were.
+    pub lost: Vec<(u64, Body)>,
     /// Where the next read begins.
     pub next: u64,
 }
@@ -70,12 +77,15 @@ pub enum Unread {
 
 #[derive(Debug, Default)]
 struct Log {
+    kafka: bool,
     records: VecDeque<Record>,
     next: u64,
     /// Everything below is consumed, durably.
     mark: u64,
+    /// Of these actions, everything below these positions.
+    named: BTreeMap<Group, u64>,
     /// A mark that is on its way.
-    marking: Option<u64>,
+    marking: Option<(u64, Vec<(Group, u64)>)>,
     /// Positions below are gone, consumed or not.
     gone: u64,
 }
@@ -84,6 +94,8 @@ struct Log {
 struct Record {
     position: u64,
     state: State,
+    /// It is known whose it is, should it be damaged: as long as the router lives that wrote it.
+    noted: bool,
     body: Body,
 }
 
@@ -100,9 +112,19 @@ const SEGMENT: u64 = 16;
 
 impl Store {
     /// Empty.
-    pub fn new(lanes: u16, kafka: bool, record_bytes_max: usize) -> Self {
-        let lanes = (0..lanes).map(|_| Log::default()).collect();
-        Self { kafka, record_bytes_max, lanes, ..Self::default() }
+    pub fn new(lanes: u16, kafka: bool, record_bytes_max: usize, named_max: usize) -> Self {
+        let lanes = (0..lanes).map(|_| Log { kafka, ..Log::default() }).collect();
+        Self { kafka, record_bytes_max, named_max, lanes, ..Self::default() }
+    }
+
+    /// Whether nothing is wrong with it.
+    pub fn is_healthy(&self, now: Instant) -> bool {
+        now >= self.slow_until.max(self.down_until).max(self.full_until).max(self.unsynced_until)
+    }
+
+    /// How many actions a mark may name.
+    pub fn named_max(&self) -> usize {
+        self.named_max
     }
 
     /// How many lanes.
@@ -171,7 +193,14 @@ impl Store {
     ///
     /// # Errors
     /// Nothing can be read, or what was asked for is gone.
-    pub fn read(&mut self, now: Instant, lane: u16, from: u64, most: (u32, u32)) -> Result<Batch, Unread> {
+    pub fn read(
+        &mut self,
+        now: Instant,
+        lane: u16,
+        from: u64,
+        only: Option<Group>,
+        most: (u32, u32),
+    ) -> Result<Batch, Unread> {
         let log = &mut self.lanes[usize::from(lane)];
         if now < self.down_until {
             return Err(Unread::Unavailable);
@@ -179,33 +208,40 @@ impl Store {
         if from < log.gone {
             return Err(Unread::Gone(log.gone));
         }
-        Ok(log.read(from, most))
+        Ok(log.read(from, only, most))
     }
 
     /// Begins to set a consume mark.
-    pub fn begin_mark(&mut self, lane: u16, before: u64) {
-        self.lanes[usize::from(lane)].marking = Some(before);
+    pub fn begin_mark(&mut self, lane: u16, before: u64, named: Vec<(Group, u64)>) {
+        self.lanes[usize::from(lane)].marking = Some((before, named));
+    }
+
+    /// The actions that a lane's mark names.
+    pub fn named(&self, lane: u16) -> Vec<(Group, u64)> {
+        self.lanes[usize::from(lane)].named.iter().map(|(group, to)| (*group, *to)).collect()
     }
 
     /// The consume mark is durable. False if it could not be set.
     pub fn marked(&mut self, now: Instant, lane: u16) -> bool {
         let log = &mut self.lanes[usize::from(lane)];
-        let Some(before) = log.marking.take() else { return false };
+        let Some((before, named)) = log.marking.take() else { return false };
         if now < self.down_until {
             return false;
         }
-        log.set_mark(before);
+        log.set_mark(before, &named);
+        assert!(log.named.len() <= self.named_max, "{} actions are named", log.named.len());
         true
     }
 
     /// The router is gone. What was not durable may be there or not; returned are the marks that turned out to be durable.
-    pub fn crash(&mut self, dice: &mut Dice) -> Vec<(u16, u64)> {
+    pub fn crash(&mut self, dice: &mut Dice) -> Vec<(u16, u64, Vec<(Group, u64)>)> {
         let (kafka, mut marks) = (self.kafka, Vec::new());
         for (lane, log) in (0..).zip(&mut self.lanes) {
             log.lose_some(kafka, dice);
-            if let Some(before) = log.marking.take().filter(|_| dice.one_in(2)) {
-                log.set_mark(before);
-                marks.push((lane, before));
+            log.records.iter_mut().for_each(|record| record.noted = false);
+            if let Some((before, named)) = log.marking.take().filter(|_| dice.one_in(2)) {
+                log.set_mark(before, &named);
+                marks.push((lane, before, named));
             }
         }
         marks
@@ -220,8 +256,9 @@ impl Store {
         first.map_or((log.next, log.next), |first| (first.position.min(log.next), log.next))
     }
 
-    /// Damages some records, or lets the first of a lane go, as Kafka's retention may. Returned are those that are hit.
-    pub fn damage(&mut self, dice: &mut Dice) -> Vec<Spilled> {
+    /// Damages some records, or lets the first of a lane go, as Kafka's retention may. Returned are those that are hit, and whether
+    /// it is still known whose they were.
+    pub fn damage(&mut self, dice: &mut Dice) -> Vec<(Spilled, bool)> {
         let lane = dice.index(self.lanes.len());
         let (kafka, log) = (self.kafka, &mut self.lanes[lane]);
         let first = log.first(log.mark);
@@ -235,7 +272,8 @@ impl Store {
         let mut hit = Vec::new();
         for record in log.records.range_mut(from..from + many).filter(|record| record.state == State::Durable) {
             record.state = State::Damaged;
-            hit.push(record.body.record.clone());
+            record.noted &= !goes && !dice.one_in(3);
+            hit.push((record.body.record.clone(), record.noted));
             if goes {
                 log.gone = log.gone.max(record.position + 1);
             }
@@ -254,7 +292,7 @@ impl Log {
     fn push(&mut self, body: Body, dice: &mut Dice) -> u64 {
         let position = self.next + if dice.one_in(8) { dice.between(1, 3) } else { 0 };
         self.next = position + 1;
-        self.records.push_back(Record { position, state: State::Written, body });
+        self.records.push_back(Record { position, state: State::Written, noted: !self.kafka, body });
         position
     }
 
@@ -269,14 +307,21 @@ impl Log {
         }
     }
 
-    fn read(&self, from: u64, (records, bytes): (u32, u32)) -> Batch {
-        let mut batch = Batch { records: Vec::new(), next: from };
+    fn read(&self, from: u64, only: Option<Group>, (records, bytes): (u32, u32)) -> Batch {
+        let mut batch = Batch { next: from, ..Batch::default() };
         let mut taken = 0;
         for record in self.records.range(self.first(from)..) {
+            let is_asked_for = only.is_none_or(|only| record.body.group == only) && !self.is_consumed(record);
+            let full = batch.records.len() + batch.lost.len() >= records as usize;
             match record.state {
                 State::Written => return batch,
-                State::Damaged if !is(Mutant::DamagedHandedIn) => {}
-                _ if batch.records.len() >= records as usize || taken >= bytes as usize && taken > 0 => return batch,
+                _ if !is_asked_for => {}
+                _ if full || taken >= bytes as usize && taken > 0 => return batch,
+                State::Damaged if !is(Mutant::DamagedHandedIn) => {
+                    if record.noted {
+                        batch.lost.push((record.position, record.body.clone()));
+                    }
+                }
                 _ => {
                     taken += record.body.record.payload.len();
                     batch.records.push((record.position, record.body.clone()));
@@ -288,8 +333,18 @@ impl Log {
         batch
     }
 
-    fn set_mark(&mut self, before: u64) {
+    fn is_consumed(&self, record: &Record) -> bool {
+        let own = self.named.get(&record.body.group).copied().unwrap_or(0);
+        record.position < self.mark.max(own) && !is(Mutant::MarkForgotten)
+    }
+
+    fn set_mark(&mut self, before: u64, named: &[(Group, u64)]) {
         self.mark = self.mark.max(before);
+        for (group, to) in named {
+            let own = self.named.entry(*group).or_default();
+            *own = (*own).max(*to);
+        }
+        self.named.retain(|_, own| *own > before);
         let trimmed = (self.mark / SEGMENT).saturating_sub(1) * SEGMENT;
         while self.records.front().is_some_and(|record| record.position < trimmed) {
             self.records.pop_front();
@@ -327,11 +382,11 @@ mod tests {
             deadline: Timestamp::ZERO,
             payload: Bytes::from_static(b"payload"),
         };
-        Body { life: 1, action: 0, wall_deadline: 0, record }
+        Body { life: 1, action: 0, group: Group(0), wall_deadline: 0, record }
     }
 
     fn store(kafka: bool) -> Store {
-        Store::new(2, kafka, 100)
+        Store::new(2, kafka, 100, 8)
     }
 
     fn append(store: &mut Store, many: usize, dice: &mut Dice) -> Vec<(u16, Result<u64, Failure>)> {
@@ -344,12 +399,12 @@ mod tests {
         for kafka in [false, true] {
             let (mut store, mut dice) = (store(kafka), Dice::new(1));
             let mut appended = append(&mut store, 20, &mut dice);
-            assert!(store.read(0, 1, 0, (9, 9)).unwrap().records.is_empty(), "not durable yet");
+            assert!(store.read(0, 1, 0, None, (9, 9)).unwrap().records.is_empty(), "not durable yet");
             store.synced(0, &mut appended, &mut dice);
             append(&mut store, 5, &mut dice);
             store.crash(&mut dice);
             let (first, next) = store.span(1);
-            let batch = store.read(0, 1, first, (20, u32::MAX)).unwrap();
+            let batch = store.read(0, 1, first, None, (20, u32::MAX)).unwrap();
             let read: Vec<u64> = batch.records.iter().map(|(position, _)| *position).collect();
             let durable: Vec<u64> = appended.iter().filter_map(|(_, result)| result.ok()).collect();
             assert_eq!(read, durable);
@@ -363,10 +418,10 @@ mod tests {
         let mut appended = append(&mut store, 40, &mut dice);
         store.synced(0, &mut appended, &mut dice);
         let last = appended[39].1.unwrap();
-        store.begin_mark(1, last);
+        store.begin_mark(1, last, vec![]);
         store.down_until = 5;
         assert!(!store.marked(4, 1), "it cannot be written");
-        store.begin_mark(1, last);
+        store.begin_mark(1, last, vec![]);
         assert!(store.marked(5, 1));
         assert_eq!(store.span(1), (last, last + 1));
     }

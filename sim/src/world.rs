@@ -396,9 +396,9 @@ impl World {
             Kind::StoreFull => self.router.store.full_until = until,
             Kind::StoreUnsynced => self.router.store.unsynced_until = until,
             Kind::StoreDamaged => {
-                for record in self.router.store.damage(&mut self.ctx.dice) {
+                for (record, noted) in self.router.store.damage(&mut self.ctx.dice) {
                     if let Some(call) = self.ctx.call(record.id) {
-                        self.ctx.checker.hit(call);
+                        self.ctx.checker.hit(call, noted);
                     }
                 }
             }

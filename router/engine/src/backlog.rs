@@ -2,65 +2,80 @@
 //! the reading and the marking.
 //!
 //! ```text
-//!   wants ─▶ read a batch ─▶ fetched ─ its head is wanted ─▶ mark as consumed, durably ─▶ hand in
+//!   an action wants more ─▶ read what it has there ─▶ mark as consumed, durably ─▶ hand in
 //! ```
 //!
-//! A lane is handed in strictly in its order. Where actions share it, the head of it waits until its own action wants it. One that
-//! nobody asks for is offered to its action: it comes from an earlier life of the router, or nobody knew that it was stored. An action
-//! that overflows into another lane by now does not ask; it takes some whenever its queue is low.
+//! Actions share a lane, and none waits for another: each has a [way](crate::way) of its own through the lane, and reads only its
+//! own records, in their order. A mark says how far each of them is: everything below `before` is consumed, and of an action that
+//! is further, everything of that action below its own position.
+//!
+//! What an earlier life of the router left is searched once, from the front: whose it is, and where each action's way begins. Each of
+//! those actions is offered what it has. An action that overflows into another lane by now does not ask; it takes some whenever its
+//! queue is low.
 
 use crate::effect::{Refill, Spilled, Want};
+use crate::extents::Extent;
 use crate::hub::Action;
-use crate::id::ActionKey;
+use crate::id::{ActionKey, ActivationId, Group, StreamId};
 use crate::input::Refilled;
 use crate::mutant::{Mutant, is};
+use crate::outcome::Reply;
 use crate::time::Timestamp;
-use std::collections::VecDeque;
+use crate::way::{Extremes, Way};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
+pub use crate::way::Parting;
+
 /// One lane's way back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backlog {
-    /// What lies below it may be read: it is durable, and its actions were told so.
-    end: u64,
-    /// Where the next read begins.
-    next: u64,
-    /// Below it there may be records of an earlier life.
-    recovered: u64,
-    /// Read and not handed in.
-    fetched: VecDeque<Fetched>,
-    wants: Vec<Wanted>,
-    /// What was offered to its action last.
-    offered: Option<Offer>,
+    lane: Extremes,
+    /// Everything below it is consumed, or will be with the mark that is being set.
+    before: u64,
+    ways: BTreeMap<Group, Way>,
+    /// Actions that a mark of an earlier life names, and that have no way here so far.
+    former: BTreeMap<Group, u64>,
+    /// Most actions that a mark may name.
+    named_max: usize,
+    /// The action that was read last.
+    turn: Group,
+    /// The search has its turn before those who want something.
+    search_first: bool,
     /// Its consume mark could not be set yet.
     stuck: Option<Handover>,
+    /// The router ends: nothing is handed in any more.
+    parting: bool,
 }
 
-/// A record as it was read.
+/// A record of an action as it was read, or what is known of one that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
     /// Where it lies in the lane.
     pub position: u64,
-    /// Whose it is.
-    pub key: ActionKey,
-    /// What it says.
-    pub record: Spilled,
+    /// What was found there.
+    pub what: What,
 }
 
-#[derive(Debug)]
-struct Wanted {
-    action: Arc<Action>,
-    want: Want,
-    /// What the action knows to be handed in.
-    cursor: u64,
+/// What was found at a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A record.
+    Whole(Spilled),
+    /// A record that is damaged or missing; whose it was, if that is known.
+    Lost(Option<Whose>),
 }
 
-/// The head of the lane was offered to its action.
-#[derive(Debug)]
-struct Offer {
-    position: u64,
-    action: Arc<Action>,
-    recalled: Recalled,
+/// Whose record it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whose {
+    /// The activation.
+    pub id: ActivationId,
+    /// Who asked and gets the answer.
+    pub controller: StreamId,
+    /// What the controller wants to hear.
+    pub reply: Reply,
 }
 
 /// What an action makes of a lane that may hold something of it.
@@ -82,16 +97,20 @@ impl Recalled {
 pub enum Step {
     /// Nothing, until something else happens.
     Idle,
-    /// Read from there on and say so with [`Backlog::fetched`] or [`Backlog::skip_to`].
+    /// Read from there on. Of one action: say so with [`Backlog::fetched`]. Of all: with [`Backlog::searched`].
     Read {
         /// The first position.
         from: u64,
+        /// The action; None: all of them.
+        only: Option<Group>,
         /// How much at most.
         most: Want,
     },
     /// Offer an action what it has here with [`Hub::recall`](crate::hub::Hub::recall), and say what came of it with
     /// [`Backlog::offered`].
     Recall {
+        /// The action's group.
+        group: Group,
         /// The action.
         key: ActionKey,
         /// Below it there may be more of it.
@@ -99,6 +118,8 @@ pub enum Step {
     },
     /// Set the consume mark and, once it is durable, hand in. If that fails: [`Backlog::put_off`].
     Hand(Handover),
+    /// The router ends, and these stay in the store: say so to their controllers.
+    Part(Parting),
 }
 
 /// What may be handed in once the consume mark is durable.
@@ -106,21 +127,19 @@ pub enum Step {
 pub struct Handover {
     /// Everything below it is consumed then.
     pub before: u64,
+    /// Actions that are further, and how far: everything of each below that position is consumed then, too.
+    pub named: Vec<(Group, u64)>,
     /// What each action gets.
     pub refilled: Vec<(Arc<Action>, Refilled)>,
+    /// Damaged and missing records of this life, of which it is known whose they were: see
+    /// [`Hub::lose_stored`](crate::hub::Hub::lose_stored).
+    pub lost: Vec<Whose>,
+    /// Records of this life that are missing, of which nothing is known.
+    pub missing: u64,
     /// Activations of an earlier life whose time is over: they are dropped.
     pub expired: u64,
-    /// Activations of this life of which nobody knew that they were stored, and whose action has moved to another lane since.
-    pub void: u64,
-}
-
-impl Want {
-    /// A record more is had. The last of them may be as long as it likes; with no bytes left there are no records left either.
-    fn take(&mut self, record: &Spilled) {
-        let bytes = u32::try_from(record.payload.len()).unwrap_or(u32::MAX);
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.records = if self.bytes == 0 { 0 } else { self.records.saturating_sub(1) };
-    }
+    /// Damaged records of an earlier life or of nobody, and ends of ways with something missing: they are passed over.
+    pub passed: u64,
 }
 
 impl Handover {
@@ -129,57 +148,120 @@ impl Handover {
         self.refilled.iter().map(|(_, refilled)| refilled.records.len()).sum()
     }
 
-    /// What that action gets, after all it gets already.
-    fn of(&mut self, action: &Arc<Action>, cursor: Option<u64>) -> &mut Refilled {
-        let known = self.refilled.iter().position(|(other, _)| Arc::ptr_eq(other, action));
-        let at = known.unwrap_or(self.refilled.len());
-        if known.is_none() {
-            self.refilled.push((action.clone(), Refilled { records: Vec::new(), cursor }));
-        }
-        &mut self.refilled[at].1
+    /// Whether nothing is consumed by it: it only tells actions how far their way is.
+    pub fn is_news_only(&self) -> bool {
+        self.activations() == 0 && self.lost.is_empty() && self.missing + self.expired + self.passed == 0
     }
 
-    /// Whether nothing is consumed by it: it only tells actions how far their lane is.
-    pub fn is_news_only(&self) -> bool {
-        self.activations() == 0 && self.expired + self.void == 0
+    fn is_empty(&self) -> bool {
+        self.refilled.is_empty() && self.is_news_only()
+    }
+
+    pub(crate) fn give(&mut self, action: &Arc<Action>, cursor: Option<u64>, record: Spilled) {
+        match self.of(action) {
+            Some(refilled) => refilled.records.push(record),
+            None => self.refilled.push((action.clone(), Refilled { records: vec![record], cursor })),
+        }
+    }
+
+    /// An action that asked got all it gets for now, up to below that position. False if it got nothing.
+    pub(crate) fn got(&mut self, action: &Arc<Action>, cursor: u64) -> bool {
+        let Some(refilled) = self.of(action) else { return false };
+        refilled.cursor = Some(cursor);
+        true
+    }
+
+    pub(crate) fn tell(&mut self, action: &Arc<Action>, cursor: u64) {
+        self.refilled.push((action.clone(), Refilled { records: Vec::new(), cursor: Some(cursor) }));
+    }
+
+    pub(crate) fn lose(&mut self, whose: Option<Whose>) {
+        match whose {
+            Some(whose) => self.lost.push(whose),
+            None => self.passed += 1,
+        }
+    }
+
+    pub(crate) fn miss(&mut self, records: u64) {
+        self.missing += records;
+        self.passed += 1;
+    }
+
+    fn of(&mut self, action: &Arc<Action>) -> Option<&mut Refilled> {
+        let mut all = self.refilled.iter_mut();
+        all.find(|(other, _)| Arc::ptr_eq(other, action)).map(|(_, refilled)| refilled)
     }
 }
 
-/// How much is read of a lane of an earlier life, of which it is not known yet whose it is.
-const RECOVERED: Want = Want { records: 256, bytes: 256 << 10 };
+/// How much is read at a time of what an earlier life left, before anybody asks for it.
+const UNASKED: Want = Want { records: 256, bytes: 256 << 10 };
+/// How many ways are known before the search for more rests.
+const WAYS_MAX: usize = 65_536;
 
 impl Backlog {
-    /// A lane that holds records of an earlier life between these positions, or none where they are equal.
-    pub fn new(first: u64, end: u64) -> Self {
-        Self { end, next: first, recovered: if end > first { end } else { 0 }, ..Self::default() }
+    /// A lane that holds records of an earlier life between these positions, or none where they are equal. A mark may name at most
+    /// `named_max` actions; `named` are those that the last one names.
+    pub fn new(first: u64, end: u64, named_max: usize, named: impl IntoIterator<Item = (Group, u64)>) -> Self {
+        let recovered = if end > first { end } else { 0 };
+        Self {
+            lane: Extremes { end, recovered, searched: first },
+            before: first,
+            ways: BTreeMap::new(),
+            former: named.into_iter().collect(),
+            named_max,
+            turn: Group(0),
+            search_first: true,
+            stuck: None,
+            parting: false,
+        }
     }
 
-    /// Everything below that position is durable, and its actions have been told.
-    pub fn extend(&mut self, end: u64) {
-        self.end = self.end.max(end);
+    /// Records are durable, and their actions have been told.
+    pub fn extend(&mut self, extent: &Extent) {
+        let lane = self.lane;
+        self.way(extent.key.group(), &extent.key, 0).extend(extent, &lane);
+        self.lane.end = self.lane.end.max(extent.last + 1);
     }
 
     /// An action wants what it has here.
     pub fn want(&mut self, refill: &Refill) {
         let Refill { action, want, cursor, .. } = refill;
-        self.wants.retain(|other| !Arc::ptr_eq(&other.action, action));
-        self.wants.push(Wanted { action: action.clone(), want: *want, cursor: *cursor });
+        let next = self.lane.searched;
+        self.way(action.key().group(), action.key(), next).want(action, *want, *cursor);
     }
 
-    /// What was read, and where the next read begins.
-    pub fn fetched(&mut self, records: impl IntoIterator<Item = Fetched>, next: u64) {
-        self.fetched.extend(records);
-        self.next = self.next.max(next);
+    /// What was read of an action, and where its next read begins.
+    pub fn fetched(&mut self, group: Group, records: impl IntoIterator<Item = Fetched>, next: u64) {
+        if let Some(way) = self.ways.get_mut(&group) {
+            way.fetched(records, next);
+        }
+    }
+
+    /// What the search met, by position: whose records, and where it goes on.
+    pub fn searched(&mut self, records: impl IntoIterator<Item = (u64, ActionKey)>, next: u64) {
+        let recovered = self.lane.recovered;
+        for (position, key) in records.into_iter().filter(|(position, _)| *position < recovered) {
+            self.way(key.group(), &key, position).found(position);
+        }
+        self.lane.searched = self.lane.searched.max(next.min(self.lane.recovered));
     }
 
     /// What lies below that position is gone.
     pub fn skip_to(&mut self, first: u64) {
-        self.next = self.next.max(first);
+        self.lane.searched = self.lane.searched.max(first.min(self.lane.recovered));
+        self.ways.values_mut().for_each(|way| way.skip_to(first));
     }
 
-    /// The head was offered to its action.
-    pub fn offered(&mut self, action: Arc<Action>, recalled: Recalled) {
-        self.offered = self.fetched.front().map(|head| Offer { position: head.position, action, recalled });
+    /// An action was offered what it has here. None: it could not be made known for now.
+    pub fn offered(&mut self, group: Group, offer: Option<(Arc<Action>, Recalled)>) {
+        if let Some(way) = self.ways.get_mut(&group) {
+            way.offered(offer);
+        }
+    }
+
+    /// Actions that had no room for what they have here are asked again. To be called now and then: nobody tells of room.
+    pub fn look_again(&mut self) {
+        self.ways.values_mut().for_each(Way::look_again);
     }
 
     /// The consume mark could not be set: the same comes with the next step.
@@ -189,211 +271,154 @@ impl Backlog {
 
     /// True once, when the last record of an earlier life has been handed in.
     pub fn has_recovered(&mut self) -> bool {
-        let handed_in = self.next >= self.recovered && self.known_head().is_none() && self.stuck.is_none();
-        let done = self.recovered > 0 && handed_in;
+        let done = self.is_recovering()
+            && self.lane.searched >= self.lane.recovered
+            && self.stuck.is_none()
+            && !self.ways.values().any(|way| way.is_recovering(&self.lane));
         if done {
-            self.recovered = 0;
+            self.lane.recovered = 0;
         }
         done
     }
 
     /// Whether there may be records of an earlier life.
     pub fn is_recovering(&self) -> bool {
-        self.recovered > 0
+        self.lane.recovered > 0
+    }
+
+    /// The router ends: from now on nothing is handed in, and each step says what stays.
+    pub fn part(&mut self) {
+        self.parting = true;
+    }
+
+    /// Whether there may be activations whose controllers are to be told that they stay.
+    pub fn is_to_part(&self) -> bool {
+        !self.parting || self.stuck.is_some() || self.ways.values().any(Way::is_to_part)
     }
 
     /// What is to be done next.
     pub fn step(&mut self, now: Timestamp) -> Step {
+        if self.parting {
+            return self.step_parting();
+        }
         if let Some(stuck) = self.stuck.take() {
             return Step::Hand(stuck);
         }
-        let mut handover = Handover::default();
-        while let Some(taken) = self.take_head(now, &mut handover) {
-            handover.before = taken + 1;
-        }
-        if !handover.is_news_only() {
-            self.answered(&mut handover);
+        let handover = self.hand_over(now);
+        if !handover.is_empty() {
             return Step::Hand(handover);
         }
-        if let Some(Fetched { position, key, .. }) = self.known_head() {
-            let (position, key) = (*position, key.clone());
-            let offer = self.offered.take_if(|offer| offer.position == position);
-            if offer.is_some() {
-                // Where there was no room it is offered again, some time later.
-                self.offered = offer.filter(|offer| offer.recalled == Recalled::Here);
-                return Step::Idle;
+        if let Some(recall) = self.recall() {
+            return recall;
+        }
+        // By turns, so that neither waits for ever.
+        self.search_first = !self.search_first;
+        let search = if self.search_first { self.search() } else { None };
+        search.or_else(|| self.read()).or_else(|| self.search()).unwrap_or(Step::Idle)
+    }
+
+    fn way(&mut self, group: Group, key: &ActionKey, next: u64) -> &mut Way {
+        let former = &mut self.former;
+        self.ways.entry(group).or_insert_with(|| Way::new(key.clone(), next, former.remove(&group).unwrap_or(0)))
+    }
+
+    /// Everything below it is consumed, once what was taken is.
+    fn base(&self) -> u64 {
+        let fronts = self.ways.values().filter_map(Way::front);
+        // What lies at the end or behind was read perhaps, but nobody was told of it: it is anybody's.
+        fronts.fold(self.lane.end, u64::min).min(self.unsearched()).max(self.before)
+    }
+
+    /// Below it everything is known.
+    fn unsearched(&self) -> u64 {
+        if self.lane.searched < self.lane.recovered { self.lane.searched } else { u64::MAX }
+    }
+
+    fn hand_over(&mut self, now: Timestamp) -> Handover {
+        let mut to = Handover::default();
+        let base = self.base();
+        let further = self.ways.values().map(Way::consumed).chain(self.former.values().copied());
+        let mut named = further.filter(|consumed| *consumed > base).count();
+        for group in self.ways.keys().copied().collect::<Vec<_>>() {
+            let is_named = self.ways[&group].consumed() > base;
+            // With no room for another name, only as far as the mark for all will go.
+            let has_name = is_named || named < self.named_max;
+            let has_name = has_name && !is(Mutant::LaneInOrder);
+            let limit = if has_name { u64::MAX } else { self.others_front(group) };
+            let lane = self.lane;
+            let Some(way) = self.ways.get_mut(&group) else { continue };
+            if way.take(limit, &lane, now, &mut to) && has_name && !is_named {
+                named += 1;
             }
-            return Step::Recall { key, end: self.recovered.max(position + 1) };
+            way.tell_news(&lane, &mut to);
         }
-        if self.next < self.end && (!self.wants.is_empty() || self.next < self.recovered) {
-            return Step::Read { from: self.next, most: self.most() };
+        if !to.is_empty() {
+            self.mark(&mut to);
         }
-        self.tell_news(&mut handover);
-        if handover.refilled.is_empty() { Step::Idle } else { Step::Hand(handover) }
+        to
     }
 
-    /// Takes the first of what was read, if it may be handed in now. Returns where it lay.
-    fn take_head(&mut self, now: Timestamp, to: &mut Handover) -> Option<u64> {
-        let head = self.known_head()?;
-        let of_earlier_life = head.record.sequence.is_none();
-        let wanted = self.wants.iter().position(|wanted| wanted.action.key() == &head.key && wanted.want.records > 0);
-        let elsewhere = self.room_elsewhere(head);
-        let expired = of_earlier_life && head.record.deadline <= now && !is(Mutant::RecoveredUnfiltered);
-        // One of this life that nobody knew of is not waited for.
-        let full = of_earlier_life && elsewhere.is_some_and(|room| room.records == 0);
-        if !expired && (full || elsewhere.is_none() && wanted.is_none()) {
-            return None;
-        }
-        let Fetched { position, record, .. } = self.fetched.pop_front().expect("it was looked at");
-        match wanted {
-            _ if expired => to.expired += 1,
-            _ if elsewhere.is_some() && of_earlier_life => self.give_elsewhere(record, to),
-            _ if elsewhere.is_some() => to.void += 1,
-            Some(at) => self.give(at, position, record, to),
-            None => unreachable!("looked at above"),
-        }
-        Some(position)
+    /// Below it no other action has anything left.
+    fn others_front(&self, group: Group) -> u64 {
+        let others = self.ways.iter().filter(|(other, _)| **other != group);
+        others.filter_map(|(_, way)| way.front()).fold(self.lane.end, u64::min).min(self.unsearched())
     }
 
-    /// What its action takes of it, if that overflows into another lane. What was said of one of an earlier life goes for those behind
-    /// it, too.
-    fn room_elsewhere(&self, head: &Fetched) -> Option<Want> {
-        let offer = self.offered.as_ref()?;
-        let is_meant = match head.record.sequence {
-            None => offer.action.key() == &head.key,
-            Some(_) => offer.position == head.position,
+    fn mark(&mut self, to: &mut Handover) {
+        self.before = self.base();
+        to.before = self.before;
+        self.former.retain(|_, consumed| *consumed > to.before);
+        let ways = self.ways.iter().map(|(group, way)| (*group, way.consumed()));
+        let further = ways.chain(self.former.iter().map(|(group, consumed)| (*group, *consumed)));
+        to.named = further.filter(|(_, consumed)| *consumed > to.before).collect();
+        self.ways.retain(|_, way| !way.is_over(to.before));
+        if is(Mutant::OthersConsumed) {
+            to.before = to.named.iter().map(|(_, consumed)| *consumed).fold(to.before, u64::max);
+        }
+    }
+
+    fn recall(&mut self) -> Option<Step> {
+        let lane = self.lane;
+        self.ways.iter_mut().find_map(|(group, way)| {
+            let position = way.to_be_offered(&lane)?;
+            Some(Step::Recall { group: *group, key: way.key().clone(), end: lane.recovered.max(position + 1) })
+        })
+    }
+
+    /// What is to be read of the next action in turn: one that always wants more does not come before the others.
+    fn read(&mut self) -> Option<Step> {
+        let (lane, turn) = (self.lane, self.turn);
+        let mut read = |(group, way): (&Group, &mut Way)| {
+            let most = way.to_be_read(&lane, UNASKED)?;
+            Some((*group, Step::Read { from: way.next(), only: Some(*group), most }))
         };
-        match offer.recalled {
-            Recalled::Elsewhere(room) if is_meant => Some(room),
-            _ => None,
+        let behind = self.ways.range_mut((Bound::Excluded(turn), Bound::Unbounded)).find_map(&mut read);
+        let (group, step) = behind.or_else(|| self.ways.range_mut(..=turn).find_map(&mut read))?;
+        self.turn = if is(Mutant::ReadsUnfair) { turn } else { group };
+        Some(step)
+    }
+
+    fn search(&self) -> Option<Step> {
+        let searches = self.lane.searched < self.lane.recovered && self.ways.len() < WAYS_MAX;
+        searches.then_some(Step::Read { from: self.lane.searched, only: None, most: UNASKED })
+    }
+
+    fn step_parting(&mut self) -> Step {
+        let mut parting = Parting::default();
+        // It was never handed in, and no mark covers it.
+        for (_, refilled) in self.stuck.take().into_iter().flat_map(|stuck| stuck.refilled) {
+            let own = refilled.records.into_iter().filter(|record| record.sequence.is_some());
+            own.for_each(|record| parting.add(What::Whole(record)));
         }
-    }
-
-    /// Gives a record to the action that it was offered to.
-    fn give_elsewhere(&mut self, record: Spilled, to: &mut Handover) {
-        let Some(Offer { action, recalled: Recalled::Elsewhere(room), .. }) = &mut self.offered else { return };
-        room.take(&record);
-        to.of(action, None).records.push(record);
-    }
-
-    /// Gives a record to the action that wants it.
-    fn give(&mut self, at: usize, position: u64, record: Spilled, to: &mut Handover) {
-        let Wanted { action, want, .. } = &mut self.wants[at];
-        want.take(&record);
-        let refilled = to.of(action, Some(0));
-        refilled.records.push(record);
-        refilled.cursor = Some(position + 1);
-    }
-
-    /// Those who got something that they asked for have had their answer. What lies behind it and was damaged is behind them, too.
-    fn answered(&mut self, handover: &mut Handover) {
-        let Handover { refilled, before, .. } = handover;
-        let had = refilled.iter().filter(|(_, refilled)| refilled.cursor.is_some()).map(|(action, _)| action);
-        self.wants.retain(|wanted| !had.clone().any(|action| Arc::ptr_eq(action, &wanted.action)));
-        if self.fetched.is_empty() {
-            *before = self.next;
-            let cursors = refilled.iter_mut().filter_map(|(_, refilled)| refilled.cursor.as_mut());
-            cursors.for_each(|cursor| *cursor = self.next);
+        let lane = self.lane;
+        self.ways.values_mut().for_each(|way| way.part(&lane, &mut parting));
+        if !parting.is_empty() {
+            return Step::Part(parting);
         }
-    }
-
-    /// Everything was handed in: those who still want learn how far that is.
-    fn tell_news(&mut self, to: &mut Handover) {
-        let next = self.fetched.front().map_or(self.next, |head| head.position);
-        self.wants.retain(|wanted| {
-            let news = wanted.cursor < next;
-            if news {
-                to.refilled.push((wanted.action.clone(), Refilled { records: Vec::new(), cursor: Some(next) }));
-            }
-            !news
-        });
-        to.before = next;
-    }
-
-    /// The first of what was read. A read may give more than is known to be durable here: what has been written and not been told yet, or
-    /// never will be. That waits, and for now is as good as not there.
-    fn known_head(&self) -> Option<&Fetched> {
-        self.fetched.front().filter(|head| head.position < self.end || is(Mutant::UntoldHandedIn))
-    }
-
-    /// As much as the greediest wants.
-    fn most(&self) -> Want {
-        let wants = self.wants.iter().map(|wanted| wanted.want);
-        wants.max_by_key(|want| want.bytes).unwrap_or(RECOVERED)
+        let next = self.ways.iter().find(|(_, way)| way.is_to_part());
+        next.map_or(Step::Idle, |(group, way)| Step::Read { from: way.next(), only: Some(*group), most: PARTING })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hub::{Hub, Pass};
-    use crate::id::{ActivationId, StreamId};
-    use crate::limits::Limits;
-    use crate::outcome::Reply;
-    use bytes::Bytes;
-    use std::time::Duration;
-
-    fn action() -> Arc<Action> {
-        impl crate::effect::Perform for Nobody {
-            fn perform(&mut self, effects: &mut Vec<crate::effect::Effect>) {
-                effects.clear();
-            }
-        }
-        struct Nobody;
-        let (hub, mut pass) = (Hub::new(Limits::default(), 7, 1, Timestamp::ZERO), Pass::new(Nobody));
-        hub.declare(&ActionKey::new("tenant", "action", ""), &mut pass).unwrap()
-    }
-
-    fn fetched(position: u64, sequence: Option<u32>) -> Fetched {
-        let (accepted_at, deadline) = (Timestamp::ZERO, Timestamp::ZERO + Duration::from_secs(1));
-        let (id, controller, reply, payload) = (ActivationId([1; 16]), StreamId(1), Reply::Outcome, Bytes::new());
-        let record = Spilled { id, controller, reply, attempt: 1, sequence, accepted_at, deadline, payload };
-        Fetched { position, key: ActionKey::new("tenant", "action", ""), record }
-    }
-
-    #[test]
-    fn what_its_action_was_not_told_of_waits() {
-        let mut backlog = Backlog::new(0, 1);
-        // The writer was quicker than its word of it: a second record is there.
-        backlog.fetched([fetched(0, None), fetched(1, Some(7))], 2);
-        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { end: 1, .. }));
-        backlog.offered(action(), Recalled::Elsewhere(Want { records: 9, bytes: 9 }));
-        let Step::Hand(handover) = backlog.step(Timestamp::ZERO) else { panic!("the first may go") };
-        assert_eq!((handover.before, handover.activations()), (1, 1));
-        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Idle));
-        backlog.offered = None;
-        backlog.extend(2);
-        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { end: 2, .. }));
-    }
-    #[test]
-    fn one_that_overflows_elsewhere_gets_what_it_has_room_for() {
-        let mut backlog = Backlog::new(0, 3);
-        backlog.fetched((0..3).map(|position| fetched(position, None)), 3);
-        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { .. }));
-        let action = action();
-        backlog.offered(action.clone(), Recalled::NOT_NOW);
-        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Idle), "it waits");
-        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { .. }), "and is offered again");
-        backlog.offered(action, Recalled::Elsewhere(Want { records: 2, bytes: 9 }));
-        let Step::Hand(handover) = backlog.step(Timestamp::ZERO) else { panic!("two may go") };
-        assert_eq!((handover.before, handover.activations()), (2, 2));
-        assert_eq!(handover.refilled[0].1.cursor, None, "it did not ask");
-        assert!(matches!(backlog.step(Timestamp::ZERO), Step::Recall { .. }));
-    }
-    #[test]
-    fn what_nobody_was_told_of_holds_nothing_up() {
-        let mut backlog = Backlog::new(0, 2);
-        let (action, lane) = (action(), crate::lanes::Lane(0));
-        let want = Want { records: 9, bytes: 9 };
-        backlog.want(&Refill { lane, action: action.clone(), want, cursor: 0 });
-        // The second is damaged, the third was written and never told of.
-        backlog.fetched([fetched(0, None), fetched(2, Some(7))], 3);
-        let Step::Hand(handover) = backlog.step(Timestamp::ZERO) else { panic!("the first may go") };
-        assert_eq!(handover.before, 1);
-        backlog.want(&Refill { lane, action, want, cursor: 1 });
-        let Step::Hand(news) = backlog.step(Timestamp::ZERO) else { panic!("nothing else is to come") };
-        assert!(news.is_news_only());
-        assert_eq!(news.refilled[0].1.cursor, Some(2));
-        assert!(backlog.has_recovered());
-    }
-}
+/// How much is read at a time when the router ends.
+const PARTING: Want = Want { records: 4096, bytes: 1 << 20 };

@@ -427,6 +427,11 @@ impl Containers {
         removed.is_some()
     }
 
+    /// All of them.
+    pub(crate) fn keys(&self) -> Vec<ContainerKey> {
+        self.all.iter().map(|(key, _)| ContainerKey(key)).collect()
+    }
+
     /// Those not retired.
     pub(crate) fn open(&self) -> Vec<ContainerKey> {
         let open = self.all.iter().filter(|(_, container)| !container.is_retired());

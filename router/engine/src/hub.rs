@@ -5,18 +5,19 @@
 //!    └──── shared by all matchers: limits, ledger of ids, budget, timers
 //! ```
 
-use crate::backlog::Recalled;
+use crate::backlog::{Recalled, Whose};
 use crate::budget::Budget;
 use crate::container::{ContainerKey, Registration};
-use crate::effect::{Effect, Perform};
+use crate::effect::{self, Effect, Perform};
 use crate::id::{ActionKey, ActionName, ActivationId, StreamId};
 use crate::input::Input;
 use crate::intake::SingleFile;
 use crate::lanes::{Lane, Lanes};
 use crate::ledger::Ledger;
 use crate::limits::{Limits, REVISIONS_REMEMBERED};
-use crate::matcher::Matcher;
-use crate::outcome::{Reason, Rejection};
+use crate::matcher::{Matcher, Owed};
+use crate::mutant::{Mutant, is};
+use crate::outcome::{Answer, Durability, Reason, Rejection, Reply};
 use crate::recent::Recent;
 use crate::sync::{AtomicU32, AtomicU64, DashMap, Entry, Ordering};
 use crate::tally::{Count, Tally, Totals};
@@ -260,28 +261,73 @@ impl Hub {
     }
 
     /// Drops from `ids` the activations that will be answered in that session: queued or in flight in one of `actions` or in one
-    /// that took over from it, pushed there, and neither timed out nor acknowledged instead.
+    /// that took over from it, pushed there, and not timed out. Dropped are also those whose controller only wanted to hear that they
+    /// are taken, and may not have heard it: they are given back, with where they are kept, to be acknowledged once more.
     pub fn drop_owed<P: Perform>(
         &self,
         ids: &mut Vec<ActivationId>,
         session: StreamId,
         actions: &[Arc<Action>],
         pass: &mut Pass<P>,
-    ) {
+    ) -> Vec<(ActivationId, Durability)> {
         let by_number: BTreeMap<u32, &Arc<Action>> = actions.iter().map(|action| (action.number(), action)).collect();
+        let mut taken = Vec::new();
         ids.retain(|id| {
-            let Some(at) = self.shared.ledger.find(id) else { return !self.comes_back(id) };
-            // It was handed on to a newer revision, and its answer is to come from there.
-            let Some(action) = by_number.get(&at.action) else { return false };
-            let owed = self.visit(action, pass, |matcher, _| matcher.owes(at.slot, id, session));
-            // Gone from there in the meantime: it ended, went into the store, or is on its way to a newer revision and still known.
-            !owed.unwrap_or_else(|| self.shared.ledger.find(id).is_some() || self.comes_back(id))
+            let (owed, durability) = match self.owed(id, session, &by_number, pass) {
+                Some(owed) => (owed, Durability::Memory),
+                None => (self.owed_of_stored(id), Durability::Durable),
+            };
+            if owed == Owed::Acknowledgement {
+                taken.push((*id, durability));
+            }
+            owed == Owed::Nothing
         });
+        taken
     }
 
-    /// Whether it is stored: then it is answered once it has come back, unless it was acknowledged and wants no more.
-    fn comes_back(&self, id: &ActivationId) -> bool {
-        self.shared.stored.contains(id) && !self.shared.recent.contains(id)
+    /// What is owed of an activation that is held; None: it is not.
+    fn owed<P: Perform>(
+        &self,
+        id: &ActivationId,
+        session: StreamId,
+        actions: &BTreeMap<u32, &Arc<Action>>,
+        pass: &mut Pass<P>,
+    ) -> Option<Owed> {
+        let at = self.shared.ledger.find(id)?;
+        // It was handed on to a newer revision, and its answer is to come from there.
+        let Some(action) = actions.get(&at.action) else { return Some(Owed::Answer) };
+        let owed = self.visit(action, pass, |matcher, _| matcher.owes(at.slot, id, session));
+        // Gone from there in the meantime: it ended, went into the store, or is on its way to a newer revision and still known.
+        owed.or_else(|| self.shared.ledger.find(id).map(|_| Owed::Answer))
+    }
+
+    /// Of an activation that is stored: it is answered once it has come back, unless its controller wanted to hear no more than that
+    /// it is taken.
+    fn owed_of_stored(&self, id: &ActivationId) -> Owed {
+        match self.shared.stored.mark(id) {
+            Some(_) if self.shared.recent.contains(id) => Owed::Nothing,
+            Some(true) => Owed::Acknowledgement,
+            Some(false) => Owed::Answer,
+            None => Owed::Nothing,
+        }
+    }
+
+    /// Activations that were stored in this life of the router, and whose records are damaged or missing. They never started, and
+    /// no consume mark brings them back: rejected.
+    pub fn lose_stored<P: Perform>(&self, lost: &[Whose], pass: &mut Pass<P>) {
+        for Whose { id, controller, reply } in lost {
+            pass.tally.count(Count::SpillDamaged);
+            // Its caller may have been told that it is lost, and may have pushed it again.
+            let answered = self.shared.recent.contains(id) || self.shared.ledger.find(id).is_some();
+            if *reply == Reply::Outcome && !answered && !is(Mutant::DamageUnsaid) {
+                let answer = Answer::rejected(*id, Rejection::new(Reason::RecordDamaged, "", 0));
+                pass.effects.push(Effect::Write(*controller, effect::Entry::Answer(answer)));
+                pass.performer.perform(&mut pass.effects);
+            }
+            // Behind the answer: a controller that asks in between is told nothing, and whoever finds the id here finds the
+            // answer in the outbox.
+            self.shared.recent.insert(id);
+        }
     }
 
     /// An id counts as ended from now on: should it still come, it is refused. So its controller may be told that it is lost.

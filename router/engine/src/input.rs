@@ -90,6 +90,8 @@ pub struct Push {
     pub reply: Reply,
     /// Taken before: it comes from a superseded revision, and its id is taken. It is not counted, acknowledged or refused again.
     pub accepted: bool,
+    /// It came back from the store, and has been queued ever since.
+    pub refilled: bool,
 }
 
 /// A container that is back.

@@ -86,7 +86,8 @@ impl Lanes {
         &self.limits
     }
 
-    pub(crate) fn is_refilling(&self) -> bool {
+    /// Whether what is stored may come back.
+    pub fn is_refilling(&self) -> bool {
         self.refilling.load(Ordering::Relaxed)
     }
 

@@ -107,7 +107,12 @@ impl Default for Limits {
 impl Limits {
     /// Reads an id.
     pub fn check_id(&self, id: &[u8]) -> Result<ActivationId, Rejection> {
-        let id = id.try_into().map_err(|_| Rejection::new(Reason::IdLength, "id", ActivationId::LEN as u64))?;
+        self.check_id_in("id", id)
+    }
+
+    /// Reads an id of a list, named as `field`.
+    pub fn check_id_in(&self, field: &'static str, id: &[u8]) -> Result<ActivationId, Rejection> {
+        let id = id.try_into().map_err(|_| Rejection::new(Reason::IdLength, field, ActivationId::LEN as u64))?;
         Ok(ActivationId(id))
     }
 

@@ -96,7 +96,7 @@ const ENTRIES_SHARED: usize = 8192;
 const FRAME_ENTRIES_MAX: usize = 1024;
 /// A frame that holds this many bytes gets no further entry.
 const FRAME_BYTES_ENOUGH: usize = 64 * 1024;
-/// Most ids that are remembered for a peer that came back: beyond, it may hear of one twice.
+/// Most ids that are remembered for a peer that came back: beyond, it is told nothing any more of those it asks about.
 const ANSWERED_MAX: usize = 1 << 20;
 
 impl Mailbox {
@@ -138,6 +138,11 @@ impl Mailbox {
     pub fn is_parked_in_vain(&self) -> bool {
         let only_that = self.entries.iter().all(|entry| matches!(entry, Entry::Draining));
         self.standing == Standing::Parked && only_that && (self.owed <= 0 || self.forgiven)
+    }
+
+    /// Whether its peer is there and more than half as much waits for it, answers and refusals, as closes it.
+    pub fn is_crowded(&self) -> bool {
+        self.standing == Standing::Attached && self.unasked_bytes > self.unasked_bytes_max / 2
     }
 
     /// Whether it takes nothing and gives nothing any more.
@@ -278,9 +283,10 @@ impl Mailbox {
         true
     }
 
-    /// Whether the answer to that activation was here when the peer came back, or came since.
-    pub fn has_answered(&self, id: &ActivationId) -> bool {
-        self.answered.as_ref().is_some_and(|answered| answered.contains(id))
+    /// Whether the answer to that activation was here when the peer came back, or came since. None: that is not known any more, as the
+    /// peer has asked for all that it wanted to know, or more came since than are remembered.
+    pub fn has_answered(&self, id: &ActivationId) -> Option<bool> {
+        self.answered.as_ref().map(|answered| answered.contains(id))
     }
 
     /// The peer that came back has asked for all that it wanted to know.
@@ -394,7 +400,7 @@ mod tests {
                 format!(
                     "{}, knows of 1: {}",
                     mailbox.attach(LATER),
-                    mailbox.has_answered(&ActivationId(1_u128.to_be_bytes()))
+                    mailbox.has_answered(&ActivationId(1_u128.to_be_bytes())) == Some(true)
                 )
             }),
             ("attach an earlier one", |mailbox| mailbox.attach(Attachment::FIRST).to_string()),
@@ -468,9 +474,12 @@ mod tests {
         hands.clear();
         mailbox.take(Attachment::FIRST.next(), &mut hands);
         fill(&mut mailbox, vec![answer(4, 0)]);
-        assert_eq!([1, 2, 3, 4, 5].map(|number| mailbox.has_answered(&id(number))), [false, true, true, true, false]);
+        assert_eq!(
+            [1, 2, 3, 4, 5].map(|number| mailbox.has_answered(&id(number))),
+            [false, true, true, true, false].map(Some)
+        );
         mailbox.forget_answered();
-        assert!(!mailbox.has_answered(&id(4)));
+        assert_eq!(mailbox.has_answered(&id(4)), None);
     }
 
     #[test]

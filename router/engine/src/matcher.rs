@@ -63,6 +63,8 @@ pub(crate) struct Slot {
     pub(crate) attempt: u32,
     /// Bytes that are reserved for it on its way out of memory; 0: it is not on it. It is queued nowhere then, and not accepted yet.
     pub(crate) spilling: u32,
+    /// It came back from the store and has not left the queue since.
+    pub(crate) refilled: bool,
     pub(crate) accepted_at: Timestamp,
     pub(crate) deadline: Timestamp,
     pub(crate) place: Place,
@@ -81,6 +83,17 @@ pub(crate) enum Place {
         /// It was overdue.
         answered: bool,
     },
+}
+
+/// What a controller that came back is to hear of an activation that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owed {
+    /// Its answer, which is to come.
+    Answer,
+    /// Once more that it was taken: it wanted to hear no more, and may not have heard that.
+    Acknowledgement,
+    /// Nothing: it is another session's, or was answered.
+    Nothing,
 }
 
 /// What a container gets. It is made before the slot of a new activation is written: what is read behind that waits until it has
@@ -168,13 +181,17 @@ impl Matcher {
         turn.now = self.latest;
     }
 
-    /// Whether the activation in that slot is to be answered in that session; None: another one is there, or none.
-    pub(crate) fn owes(&self, slot: Key, id: &ActivationId, session: StreamId) -> Option<bool> {
+    /// What the controller of that session is to hear of the activation in that slot; None: another one is there, or none.
+    pub(crate) fn owes(&self, slot: Key, id: &ActivationId, session: StreamId) -> Option<Owed> {
         let slot = self.slots.get(slot).filter(|slot| slot.id == *id)?;
         // One on its way into the store has not been acknowledged yet.
         let spilling = slot.is_spilling() && !is(Mutant::SpillingTakenForLost);
-        let awaited = slot.reply == Reply::Outcome || spilling;
-        Some(slot.controller == session && awaited && !slot.is_answered())
+        Some(match slot.reply {
+            _ if slot.controller != session => Owed::Nothing,
+            Reply::Accepted if !spilling => Owed::Acknowledgement,
+            _ if slot.is_answered() => Owed::Nothing,
+            Reply::Outcome | Reply::Accepted => Owed::Answer,
+        })
     }
 
     /// Since when it has had nothing to do, as far as it knows: nothing queued, nothing in flight, no containers.
@@ -221,6 +238,10 @@ impl Matcher {
         let admitted = self.admit(&push, place, turn);
         let key = admitted.inspect_err(|_| self.containers.unchoose(container))?;
         turn.tally.count(Count::Matched);
+        if push.refilled {
+            self.slots[key].refilled = false;
+            turn.tally.count(Count::RefillLeft);
+        }
         self.send(key, container, parcel, turn);
         Ok(())
     }
@@ -440,6 +461,7 @@ mod tests {
                     deadline,
                     payload,
                     accepted: false,
+                    refilled: false,
                 })
             };
             let complete = |status| {

@@ -136,6 +136,18 @@ mutants! {
     SpillingTakenForLost = "spilling_taken_for_lost",
     /// An action that overflows elsewhere takes no care of how much an earlier life has left of it.
     ElsewhereUnbounded = "elsewhere_unbounded",
+    /// A mark for all goes as far as one action is, and consumes what others have before it.
+    OthersConsumed = "others_consumed",
+    /// Of the actions that share a lane the first comes first, each time.
+    ReadsUnfair = "reads_unfair",
+    /// An action that shares a lane waits until its records are the first there.
+    LaneInOrder = "lane_in_order",
+    /// What a superseded revision has stored waits until its newer one is empty, however long that is not.
+    OlderWaitsForEver = "older_waits_for_ever",
+    /// A damaged record is passed over without a word to its controller.
+    DamageUnsaid = "damage_unsaid",
+    /// What stays in the store when the router ends is not acknowledged.
+    PartedUnsaid = "parted_unsaid",
     /// Kafka's producer repeats what was taken already.
     KafkaRepeats = "kafka_repeats",
 }

@@ -204,4 +204,6 @@ reasons! {
     OutcomeUnknown = "outcome_unknown",
     /// The activation does not fit in memory, and cannot be stored either.
     OverflowUnavailable = "overflow_unavailable",
+    /// The activation was stored, and its record is damaged or missing. It never started.
+    RecordDamaged = "record_damaged",
 }

@@ -53,6 +53,7 @@ impl Matcher {
     /// says that it never started, and of several that push one id at once, to whatever action, one may hear how it ended.
     pub(crate) fn too_late(&mut self, push: &Push, turn: &mut Turn<'_>) -> Result<(), Rejection> {
         let key = self.admit(push, Place::Queued { payload: Bytes::new(), armed: None }, turn)?;
+        turn.tally.add(Count::RefillLeft, push.refilled.into());
         let slot = self.forget(key, turn);
         turn.expired(slot.controller, slot.id, slot.reply, slot.accepted_at);
         Ok(())
@@ -85,6 +86,7 @@ impl Matcher {
             sequence: self.sequence,
             attempt: push.attempt,
             spilling: 0,
+            refilled: push.refilled,
             accepted_at: push.accepted_at,
             deadline: push.deadline,
             place,
@@ -172,6 +174,9 @@ impl Matcher {
         if let Some(pace) = &mut self.pace {
             pace.left();
         }
+        if let Some(succession) = &mut self.succession {
+            succession.departed();
+        }
         turn.action.tenant().release(bytes);
         turn.shared.budget.release(bytes);
     }
@@ -203,7 +208,9 @@ impl Matcher {
     pub(crate) fn dequeue(&mut self, key: Key, turn: &mut Turn<'_>) -> Bytes {
         self.unblock(key);
         self.queue.remove(&mut self.slots, key);
-        let Place::Queued { payload, armed } = &mut self.slots[key].place else { unreachable!("only queued ones") };
+        let slot = &mut self.slots[key];
+        turn.tally.add(Count::RefillLeft, std::mem::take(&mut slot.refilled).into());
+        let Place::Queued { payload, armed } = &mut slot.place else { unreachable!("only queued ones") };
         let (payload, armed) = (std::mem::take(payload), armed.take());
         if let Some(armed) = armed {
             turn.shared.timers.cancel(turn.action.number(), armed);

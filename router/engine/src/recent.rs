@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   id ─ keyed hash ─▶ set: one cache line      [next | print 0 | print 1 | ... | print 6]
-//!      └ another ───▶ print, 64 bits             the oldest of the seven goes first
+//!      └ another ───▶ print, 63 bits and a mark  the oldest of the seven goes first
 //! ```
 //!
 //! How long an id is remembered depends on how many end: 65,536 sets hold 458,752, a second at the highest rate. An id that
-//! never was is taken for a repetition about once in 10^18 looks, as prints have 64 bits.
+//! never was is taken for a repetition about once in 10^18 looks, as prints have 63 bits and a mark.
 
 use crate::id::ActivationId;
 use crate::limits::RECENT_IDS_PER_SET;
@@ -37,6 +37,8 @@ struct Set {
 }
 
 const PRINTS: usize = RECENT_IDS_PER_SET;
+/// The bit of a print that is a mark.
+const MARK: u64 = 1;
 /// Sets fetched at a time.
 const TOGETHER: usize = 32;
 #[cfg(not(any(router_loom, router_shuttle)))]
@@ -57,7 +59,13 @@ impl Recent {
 
     /// Remembers an id. To be called before the ledger frees it: whoever finds it free there must find it here.
     pub(crate) fn insert(&self, id: &ActivationId) {
+        self.insert_with(id, false);
+    }
+
+    /// As [`insert`](Self::insert), with a mark on it.
+    pub(crate) fn insert_with(&self, id: &ActivationId, marked: bool) {
         let Some((set, print)) = self.find(id) else { return };
+        let print = print | u64::from(marked);
         // Looked at first: all threads read its line, and one that is written each time would go to and fro.
         if self.is_unused() {
             self.used.store(1, Ordering::Relaxed);
@@ -67,12 +75,19 @@ impl Recent {
         set.prints[usize::try_from(place).expect("below 7")].store(print, Ordering::Relaxed);
     }
 
-    /// Whether that id ended lately.
+    /// Whether that id was remembered lately.
     pub(crate) fn contains(&self, id: &ActivationId) -> bool {
-        !self.is_unused()
-            && self
-                .find(id)
-                .is_some_and(|(set, print)| set.prints.iter().any(|seen| seen.load(Ordering::Relaxed) == print))
+        self.mark(id).is_some()
+    }
+
+    /// Whether that id has a mark on it; None: it was not remembered lately.
+    pub(crate) fn mark(&self, id: &ActivationId) -> Option<bool> {
+        if self.is_unused() {
+            return None;
+        }
+        let (set, print) = self.find(id)?;
+        let mut seen = set.prints.iter().map(|seen| seen.load(Ordering::Relaxed));
+        seen.find(|seen| seen & !MARK == print).map(|seen| seen & MARK != 0)
     }
 
     /// Fetches the sets of these ids from memory, many at a time; on its way an activation would wait for each by itself.
@@ -107,7 +122,8 @@ impl Recent {
     }
 
     fn find(&self, id: &ActivationId) -> Option<(&Set, u64)> {
-        Some((&self.sets[self.place(id)?], self.prints.hash_one(id).max(1)))
+        // Never 0, which is vacant, and with room for the mark.
+        Some((&self.sets[self.place(id)?], self.prints.hash_one(id).max(MARK << 1) & !MARK))
     }
 }
 

@@ -16,7 +16,6 @@ use crate::id::ActivationId;
 use crate::input::{Push, Refilled, Unstored};
 use crate::lanes::{self, Lane};
 use crate::ledger::Whereabouts;
-use crate::limits::OverflowLimits;
 use crate::list::{Links, List};
 use crate::matcher::{Matcher, Place, Slot, compact, is_earlier};
 use crate::mutant::{Mutant, is};
@@ -153,9 +152,9 @@ impl Matcher {
         }
         match how {
             // Its controller came back, and it was ended while it was on its way: when it is read it is dropped.
-            Ok(_) if turn.shared.recent.contains(&slot.id) => turn.may_be_stored(&slot),
+            Ok(_) if turn.shared.recent.contains(&slot.id) => turn.is_lost(&slot, Count::Spilled),
             Ok(_) => turn.is_stored(&slot),
-            Err(Unstored::Unknown) => turn.may_be_stored(&slot),
+            Err(Unstored::Unknown) => turn.is_lost(&slot, Count::Lost),
             Err(Unstored::Refused) => turn.is_not_stored(&slot, lanes::refused()),
             Err(Unstored::TooLarge(limit)) => {
                 turn.is_not_stored(&slot, Rejection::new(Reason::PayloadTooLarge, "payload", limit));
@@ -196,7 +195,7 @@ impl Matcher {
         let (Some(overflowing), Some(lanes)) = (&self.overflowing, &turn.shared.lanes) else {
             return Recalled::NOT_NOW;
         };
-        let batch = batch(lanes.limits(), turn.shared.limits.action_queued_max);
+        let batch = self.batch(turn);
         match overflowing {
             overflowing if overflowing.lane == lane => Recalled::Here,
             overflowing
@@ -231,9 +230,9 @@ impl Matcher {
 
     /// Sees what there is to do for what is outside of memory. True if activations came free by that.
     pub(crate) fn tend(&mut self, turn: &mut Turn<'_>) -> bool {
+        let batch = self.batch(turn);
         let Some(overflowing) = &mut self.overflowing else { return false };
         let lanes = turn.shared.lanes.as_ref().expect("it overflows");
-        let batch = batch(lanes.limits(), turn.shared.limits.action_queued_max);
         let mut freed = false;
         if overflowing.barrier.is_some() && overflowing.first.is_over(overflowing.cursor) {
             (overflowing.barrier, overflowing.blocked, overflowing.behind) = (None, None, 0);
@@ -265,6 +264,13 @@ impl Matcher {
         freed
     }
 
+    /// How many are read back at a time: few where the action may queue only few.
+    pub(crate) fn batch(&self, turn: &Turn<'_>) -> u32 {
+        let half = u32::try_from(turn.shared.limits.action_queued_max / 2).unwrap_or(u32::MAX);
+        let most = turn.shared.lanes.as_ref().map_or(u32::MAX, |lanes| lanes.limits().refill_records);
+        most.min(half).max(1)
+    }
+
     /// Takes one activation back, unless its time is over or another of its id was taken meanwhile.
     fn refill(&mut self, record: Spilled, turn: &mut Turn<'_>) {
         let Spilled { id, controller, reply, attempt, sequence, accepted_at, deadline, payload } = record;
@@ -279,6 +285,7 @@ impl Matcher {
             sequence: sequence.unwrap_or(barrier.unwrap_or(self.sequence).wrapping_sub(1)),
             attempt,
             spilling: 0,
+            refilled: true,
             accepted_at,
             deadline,
             place: Place::Queued { payload: payload.clone(), armed: None },
@@ -287,10 +294,12 @@ impl Matcher {
         let at = Whereabouts { action: turn.action.number(), slot: key };
         if !turn.shared.take_stored_id(id, at) {
             self.slots.remove(key);
+            turn.tally.count(Count::RefillLeft);
             return turn.tally.count(Count::Repeated);
         }
         if deadline <= turn.now {
             self.forget(key, turn);
+            turn.tally.count(Count::RefillLeft);
             return turn.expired(controller, id, reply, accepted_at);
         }
         self.reserve(payload.len() as u64, true, turn).expect("an accepted activation is not refused");
@@ -310,17 +319,11 @@ impl Matcher {
     }
 }
 
-/// How many are read back at a time: few where the action may queue only few.
-fn batch(limits: &OverflowLimits, action_queued_max: u64) -> u32 {
-    let half = u32::try_from(action_queued_max / 2).unwrap_or(u32::MAX);
-    limits.refill_records.min(half).max(1)
-}
-
 impl Turn<'_> {
     fn is_stored(&mut self, slot: &Slot) {
         self.tally.count(Count::Accepted);
         self.tally.count(Count::Spilled);
-        self.shared.store_id(&slot.id);
+        self.shared.store_id(&slot.id, slot.reply);
         if slot.reply == Reply::Accepted {
             let outcome = Outcome::Accepted(Durability::Durable);
             self.effects.push(Effect::Write(
@@ -337,9 +340,9 @@ impl Turn<'_> {
         self.reject(slot.controller, slot.id, rejection);
     }
 
-    /// If it is read one day, it is dropped: its caller has heard that it is lost.
-    fn may_be_stored(&mut self, slot: &Slot) {
-        for count in [Count::SpillUnknown, Count::Accepted, Count::Lost] {
+    /// If it is read one day, it is dropped: its caller has heard that it is lost. It counts as stored until then, or has ended.
+    fn is_lost(&mut self, slot: &Slot, as_: Count) {
+        for count in [Count::SpillUnknown, Count::Accepted, as_] {
             self.tally.count(count);
         }
         self.shared.free_id(&slot.id);
@@ -363,8 +366,8 @@ impl Turn<'_> {
 
 impl Shared {
     /// An id leaves memory with its activation. Remembered first, as in [`free_id`](Self::free_id).
-    pub(crate) fn store_id(&self, id: &ActivationId) {
-        self.stored.insert(id);
+    pub(crate) fn store_id(&self, id: &ActivationId, reply: Reply) {
+        self.stored.insert_with(id, reply == Reply::Accepted);
         self.ledger.free(id);
     }
 

@@ -7,15 +7,17 @@
 //! ```
 //!
 //! Without the wait all of a backlog that was made for the disk would be queued in the newer revision at once, which refuses nothing that
-//! was accepted.
+//! was accepted. A newer revision that is never empty lets the older ones in, a batch for each batch that has left its queue since: so
+//! memory stays bounded, and what was stored does not wait until it expires.
 
 use crate::effect::Perform;
 use crate::hub::{Action, Hub, Pass};
 use crate::input::{Input, Push};
 use crate::matcher::{Matcher, Slot};
+use crate::mutant::{Mutant, is};
 use crate::tally::Count;
 use crate::turn::Turn;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Other revisions that a matcher has to do with.
@@ -23,8 +25,38 @@ use std::sync::Arc;
 pub(crate) struct Succession {
     /// The one that took over.
     newer: Option<Arc<Action>>,
-    /// Earlier ones that wait until nothing is queued here. They are told once, so nothing points round for long.
-    behind: Vec<Arc<Action>>,
+    /// Earlier ones that wait until nothing is queued here, or enough has left. They are told once, so nothing points round for long.
+    behind: VecDeque<Behind>,
+    /// Activations that have left the queue since the first of them came; wraps.
+    departed: u32,
+}
+
+/// An earlier revision that waits.
+#[derive(Debug)]
+struct Behind {
+    older: Arc<Action>,
+    /// How many had departed when it came, or when the one before it was let in.
+    since: u32,
+}
+
+impl Succession {
+    /// One has left the queue.
+    pub(crate) fn departed(&mut self) {
+        self.departed = self.departed.wrapping_add(1);
+    }
+
+    /// The next of those that wait, if a batch has departed since its turn came.
+    fn next(&mut self, batch: u32) -> Option<Arc<Action>> {
+        let since = self.behind.front()?.since;
+        if self.departed.wrapping_sub(since) < batch || is(Mutant::OlderWaitsForEver) {
+            return None;
+        }
+        let next = self.behind.pop_front()?;
+        if let Some(front) = self.behind.front_mut() {
+            front.since = self.departed;
+        }
+        Some(next.older)
+    }
 }
 
 impl Matcher {
@@ -36,7 +68,7 @@ impl Matcher {
     pub(crate) fn supersede(&mut self, newer: Arc<Action>, turn: &mut Turn<'_>) {
         let succession = self.succession.get_or_insert_default();
         // What waited for this one waits for that now.
-        let waiting = succession.behind.drain(..).map(|older| (newer.clone(), Input::Behind(older)));
+        let waiting = succession.behind.drain(..).map(|behind| (newer.clone(), Input::Behind(behind.older)));
         turn.elsewhere.extend(waiting);
         succession.newer = Some(newer);
         self.settle(turn);
@@ -46,7 +78,9 @@ impl Matcher {
         match self.newer() {
             Some(newer) => turn.elsewhere.push_back((newer.clone(), Input::Behind(older))),
             None => {
-                self.succession.get_or_insert_default().behind.push(older);
+                let succession = self.succession.get_or_insert_default();
+                let since = succession.departed;
+                succession.behind.push_back(Behind { older, since });
                 self.settle(turn);
             }
         }
@@ -68,11 +102,13 @@ impl Matcher {
         if let Some(newer) = self.newer().cloned() {
             return self.wind_down(&newer, turn);
         }
-        if let Some(succession) = &mut self.succession
-            && self.queue.is_empty()
-        {
-            turn.elsewhere.extend(succession.behind.drain(..).map(|older| (older, Input::MoveOn)));
+        let batch = self.batch(turn);
+        let Some(succession) = &mut self.succession else { return };
+        if self.queue.is_empty() {
+            turn.elsewhere.extend(succession.behind.drain(..).map(|behind| (behind.older, Input::MoveOn)));
             self.succession = None;
+        } else if let Some(older) = succession.next(batch) {
+            turn.elsewhere.push_back((older, Input::MoveOn));
         }
     }
 
@@ -98,11 +134,14 @@ impl Matcher {
 
     fn move_on(&mut self, newer: &Arc<Action>, turn: &mut Turn<'_>) {
         while let Some(key) = self.queue.first() {
+            // It takes along that it came from the store.
+            let refilled = std::mem::take(&mut self.slots[key].refilled);
             let payload = self.dequeue(key, turn);
             // Its id stays taken all the way.
             let slot = self.slots.remove(key).expect("it was just dequeued");
             let Slot { id, controller, reply, attempt, accepted_at, deadline, .. } = slot;
-            let push = Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: true };
+            let push =
+                Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: true, refilled };
             turn.tally.count(Count::Redirected);
             turn.elsewhere.push_back((newer.clone(), Input::Push(push)));
         }

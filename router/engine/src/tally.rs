@@ -23,8 +23,8 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Activations taken. Each ends as exactly one of completed, action failed, platform failed, expired, lost, timed out or
-    /// repeated; until then it is queued, stored or in flight.
+    /// Activations taken. Each ends as exactly one of completed, action failed, platform failed, expired, lost, timed out,
+    /// cut off, repeated or spill damaged; until then it is queued, stored or in flight.
     Accepted = "accepted",
     /// Matched at once: a container's credit was waiting.
     Matched = "matched",
@@ -55,6 +55,8 @@ counts! {
     Late = "late",
     /// Timed out, and then its container went away with it, or did not hold it when it rejoined.
     LateLost = "late_lost",
+    /// Queued when the time of a drain was over: it never started, and is rejected.
+    CutOff = "cut_off",
     /// Handed back unstarted.
     Returned = "returned",
     /// Dispatches that never left the router and were queued again.
@@ -65,6 +67,8 @@ counts! {
     Spilled = "spilled",
     /// Came back from the store, those that had expired there among them.
     Refilled = "refilled",
+    /// Came back from the store, of this life or an earlier one, and left the queue again: dispatched, expired or dropped.
+    RefillLeft = "refill_left",
     /// Stored by an earlier life of the router, and accepted again in this one.
     Recovered = "recovered",
     /// Stored by an earlier life of the router and expired before they came back; counted as nothing else.
@@ -75,7 +79,8 @@ counts! {
     SpillRefused = "spill_refused",
     /// Perhaps not stored. Accepted and lost.
     SpillUnknown = "spill_unknown",
-    /// Records of the store that were damaged and passed over.
+    /// Stored in this life of the router, and then damaged or missing in the store: it never started. Rejected where it is
+    /// known whose it was; else its controller's timer answers.
     SpillDamaged = "spill_damaged",
     /// Times an action began to overflow.
     SpillBegan = "spill_began",
@@ -196,8 +201,8 @@ impl Totals {
 
     /// Accepted activations that have ended, each counted once.
     pub fn ended(&self) -> u64 {
-        use Count::{ActionFailed, Completed, Expired, Lost, PlatformFailed, Repeated, TimedOut};
-        [Completed, ActionFailed, PlatformFailed, Expired, Lost, TimedOut, Repeated]
+        use Count::{ActionFailed, Completed, CutOff, Expired, Lost, PlatformFailed, Repeated, SpillDamaged, TimedOut};
+        [Completed, ActionFailed, PlatformFailed, Expired, Lost, TimedOut, CutOff, Repeated, SpillDamaged]
             .into_iter()
             .map(|count| self.of(count))
             .sum()
@@ -205,7 +210,7 @@ impl Totals {
 
     /// Activations of this life that are in the store.
     pub fn stored(&self) -> u64 {
-        self.of(Count::Spilled).saturating_sub(self.of(Count::Refilled))
+        self.of(Count::Spilled).saturating_sub(self.of(Count::Refilled) + self.of(Count::SpillDamaged))
     }
 
     /// Activations that have ended as timed out and are still on their containers. With nothing under way,

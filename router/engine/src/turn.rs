@@ -27,7 +27,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) ledger: Ledger,
     pub(crate) recent: Recent,
-    /// Ids that went out of memory lately: one that comes again is a repetition, too.
+    /// Ids that went out of memory lately: one that comes again is a repetition, too. Marked: its controller only wanted to hear
+    /// that it is taken.
     pub(crate) stored: Recent,
     /// Where what overflows goes.
     pub(crate) lanes: Option<Lanes>,

@@ -315,6 +315,7 @@ impl World {
             deadline: self.pass.now + time_left,
             payload: payload(words.number_after("bytes", 1)),
             accepted: false,
+            refilled: false,
         };
         self.hub.enter(&action, &mut vec![Input::Push(push)], &mut self.pass);
     }

@@ -6,11 +6,12 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use engine::backlog::{Backlog, Fetched, Step};
+use engine::backlog::{Backlog, Fetched, Handover, Step, What, Whose};
 use engine::container::{ContainerKey, Registration, Room};
 use engine::effect::{Effect, Entry, Perform, Refill, Spill, Spilled};
+use engine::extents::Extents;
 use engine::hub::{Action, Hub, Pass};
-use engine::id::{ActionKey, ActivationId, StreamId};
+use engine::id::{ActionKey, ActivationId, Group, StreamId};
 use engine::input::{Completion, Input, Push, Unstored};
 use engine::lanes::Lane;
 use engine::limits::{Limits, OverflowLimits};
@@ -106,8 +107,50 @@ fn limits() -> impl Strategy<Value = Limits> {
 struct Store {
     next: u64,
     records: BTreeMap<u64, (ActionKey, Spilled)>,
+    /// Damaged records of which it is known whose they were.
+    lost: BTreeMap<u64, (ActionKey, Whose)>,
     consumed: u64,
+    named: BTreeMap<Group, u64>,
+    /// Stored and told, and not handed in.
+    owed: BTreeMap<u64, Group>,
+    extents: Extents,
 }
+
+impl Store {
+    fn is_consumed(&self, position: u64, key: &ActionKey) -> bool {
+        position < self.consumed || self.named.get(&key.group()).is_some_and(|consumed| position < *consumed)
+    }
+
+    /// What lies at or above `from` and is not consumed, of one action or of all, and where the next read begins.
+    fn read(&self, from: u64, only: Option<Group>, most: usize) -> (Vec<(u64, ActionKey, What)>, u64) {
+        let whole =
+            self.records.range(from..).map(|(at, (key, record))| (*at, key.clone(), What::Whole(record.clone())));
+        let lost = self.lost.range(from..).map(|(at, (key, whose))| (*at, key.clone(), What::Lost(Some(*whose))));
+        let mut all: Vec<_> = whole.chain(lost).collect();
+        all.sort_by_key(|(at, ..)| *at);
+        all.retain(|(at, key, _)| !self.is_consumed(*at, key) && only.is_none_or(|only| key.group() == only));
+        let next = all.get(most).map_or(self.next, |(at, ..)| *at);
+        all.truncate(most);
+        (all, next)
+    }
+
+    /// Marks, and sees that nothing is consumed that is not handed in.
+    fn consume(&mut self, handover: &Handover) {
+        assert!(handover.named.len() <= NAMED_MAX, "{} are named", handover.named.len());
+        self.consumed = self.consumed.max(handover.before);
+        self.named = handover.named.iter().copied().collect();
+        let refilled = handover.refilled.iter().flat_map(|(_, refilled)| &refilled.records).map(|record| record.id);
+        let handed: BTreeSet<ActivationId> = refilled.chain(handover.lost.iter().map(|whose| whose.id)).collect();
+        for (position, (key, record)) in &self.records {
+            if self.is_consumed(*position, key) && self.owed.remove(position).is_some() {
+                assert!(handed.contains(&record.id), "{} is consumed and not handed in", number(record.id));
+            }
+        }
+    }
+}
+
+/// Actions that a mark may name.
+const NAMED_MAX: usize = 1;
 
 struct World {
     hub: Hub,
@@ -121,6 +164,7 @@ struct World {
     /// The number of the activation dispatched last for the first time, by action.
     last: Vec<u64>,
     answered: BTreeMap<ActivationId, Outcome>,
+    /// Of these nothing is known any more.
     damaged: BTreeSet<ActivationId>,
 }
 
@@ -147,7 +191,7 @@ impl World {
             actions,
             on_its_way: VecDeque::new(),
             stores: (0..LANES).map(|_| Store::default()).collect(),
-            backlogs: (0..LANES).map(|_| Backlog::default()).collect(),
+            backlogs: (0..LANES).map(|_| Backlog::new(0, 0, NAMED_MAX, [])).collect(),
             in_flight: vec![VecDeque::new(); ACTIONS],
             pushed: 0,
             last: vec![0; ACTIONS],
@@ -170,11 +214,7 @@ impl World {
             }
             Op::Write(n, written) => (0..n).for_each(|_| self.write(written)),
             Op::Read(lane) => self.read(lane),
-            Op::Damage(lane) => {
-                let store = &mut self.stores[lane];
-                let gone = store.records.split_off(&store.consumed);
-                self.damaged.extend(gone.values().map(|(_, record)| record.id));
-            }
+            Op::Damage(lane) => self.damage(lane),
             Op::Wait(ms) => {
                 self.pass.now = self.pass.now + Duration::from_millis(ms);
                 while self.hub.advance(8, &mut self.pass) {}
@@ -183,6 +223,24 @@ impl World {
             Op::Open(open) => self.hub.lanes().unwrap().set_open(open),
         }
         self.check();
+    }
+
+    /// All that is not consumed is damaged. Of every other record it is known whose it was.
+    fn damage(&mut self, lane: usize) {
+        let store = &mut self.stores[lane];
+        let gone: Vec<u64> = store.records.keys().copied().collect();
+        for position in gone {
+            if store.is_consumed(position, &store.records[&position].0) {
+                continue;
+            }
+            let (key, Spilled { id, controller, reply, .. }) = store.records.remove(&position).unwrap();
+            store.owed.remove(&position);
+            if number(id) % 2 == 0 {
+                store.lost.insert(position, (key, Whose { id, controller, reply }));
+            } else {
+                self.damaged.insert(id);
+            }
+        }
     }
 
     fn push(&mut self, action: usize) {
@@ -197,6 +255,7 @@ impl World {
             deadline: now + TIME_LEFT,
             payload,
             accepted: false,
+            refilled: false,
         };
         self.enter(action, Input::Push(push));
     }
@@ -222,9 +281,14 @@ impl World {
             Written::Refused => Err(Unstored::Refused),
             Written::UnknownAndLost | Written::UnknownAndKept => Err(Unstored::Unknown),
         };
+        store.extents.note(Lane(lane), action.key(), how);
+        if how.is_ok() {
+            store.owed.insert(position, action.key().group());
+        }
+        let extents = store.extents.take();
         self.hub.enter(&action, &mut vec![Input::Stored(slot, how)], &mut self.pass);
         // Only now, that its action knows, may it be read.
-        self.backlogs[usize::from(lane)].extend(self.stores[usize::from(lane)].next);
+        extents.iter().for_each(|extent| self.backlogs[usize::from(lane)].extend(extent));
         self.perform();
     }
 
@@ -234,31 +298,30 @@ impl World {
                 if self.backlogs[lane].has_recovered() {
                     self.hub.lanes().unwrap().leave(Lane(u16::try_from(lane).unwrap()));
                 }
+                self.backlogs[lane].look_again();
             }
-            Step::Read { from, most } => {
-                let found = self.stores[lane].records.range(from..).take(most.records as usize);
-                let fetched: Vec<Fetched> = found
-                    .map(|(position, (key, record))| Fetched {
-                        position: *position,
-                        key: key.clone(),
-                        record: record.clone(),
-                    })
-                    .collect();
-                let next = match fetched.len() == most.records as usize {
-                    true => fetched.last().unwrap().position + 1,
-                    false => self.stores[lane].next,
-                };
-                self.backlogs[lane].fetched(fetched, next);
+            Step::Read { from, only, most } => {
+                let (found, next) = self.stores[lane].read(from, only, most.records as usize);
+                let fetched = |(position, _, what)| Fetched { position, what };
+                match only {
+                    Some(group) => self.backlogs[lane].fetched(group, found.into_iter().map(fetched), next),
+                    None => self.backlogs[lane].searched(found.into_iter().map(|(at, key, _)| (at, key)), next),
+                }
             }
-            Step::Recall { key, end } => {
+            Step::Recall { group, key, end } => {
                 let number = u16::try_from(lane).unwrap();
-                let (action, recalled) = self.hub.recall(&key, Lane(number), end, &mut self.pass).unwrap();
-                self.backlogs[lane].offered(action, recalled);
+                let offered = self.hub.recall(&key, Lane(number), end, &mut self.pass).unwrap();
+                self.backlogs[lane].offered(group, Some(offered));
                 self.perform();
             }
+            Step::Part(_) => panic!("the router does not end"),
             Step::Hand(handover) => {
-                self.stores[lane].consumed = self.stores[lane].consumed.max(handover.before);
+                if !handover.is_news_only() {
+                    self.stores[lane].consume(&handover);
+                }
                 assert!(handover.expired == 0);
+                self.hub.lose_stored(&handover.lost, &mut self.pass);
+                self.pass.tally.add(Count::SpillDamaged, handover.missing);
                 for (action, refilled) in handover.refilled {
                     self.hub.enter(&action, &mut vec![Input::Refilled(Box::new(refilled))], &mut self.pass);
                 }
@@ -310,7 +373,9 @@ impl World {
         let on_its_way = self.on_its_way.len() as u64;
         assert_eq!(
             totals.of(Count::Accepted) + totals.overdue() + on_its_way,
-            totals.ended() + self.hub.held() as u64 + totals.of(Count::Spilled) - totals.of(Count::Refilled),
+            totals.ended() + self.hub.held() as u64 + totals.of(Count::Spilled)
+                - totals.of(Count::Refilled)
+                - totals.of(Count::SpillDamaged),
         );
         let overflow = self.hub.limits().overflow.as_ref().unwrap();
         let beyond = ACTIONS as u64 * u64::from(overflow.refill_records) * 3 / 2;
@@ -341,11 +406,14 @@ impl World {
         let lanes = self.hub.lanes().unwrap();
         assert_eq!((self.hub.held(), lanes.in_use(), lanes.pending_bytes()), (0, 0, 0), "it lets go");
         assert_eq!((self.hub.budget().queued(), self.hub.budget().queued_bytes()), (0, 0));
+        let totals = self.hub.totals();
+        assert_eq!(totals.stored(), 0, "nothing is said to be stored");
+        assert_eq!(totals.of(Count::RefillLeft), totals.of(Count::Refilled) + totals.of(Count::Recovered));
         let mut silent = (1..=self.pushed).map(id).filter(|id| !self.answered.contains_key(id));
         assert_eq!(
             silent.find(|id| !self.damaged.contains(id)),
             None,
-            "each is answered, but for those that were damaged"
+            "each is answered, but for those of which nothing is left"
         );
     }
 }
@@ -413,6 +481,7 @@ fn what_is_on_its_way_is_not_lost() {
         deadline,
         payload: Bytes::new(),
         accepted: false,
+        refilled: false,
     };
     world.enter(0, Input::Push(push));
     assert_eq!(world.on_its_way.len(), 1);
@@ -453,7 +522,7 @@ fn what_an_earlier_life_left_waits_for_room() {
         world.stores[0].records.insert(n, (key.clone(), record));
     }
     world.stores[0].next = 101;
-    world.backlogs[0] = Backlog::new(1, 101);
+    world.backlogs[0] = Backlog::new(1, 101, NAMED_MAX, []);
     // The action overflows before the lane is read.
     (0..11).for_each(|_| world.take(&Op::Push(0)));
     assert_eq!((world.on_its_way.len(), world.hub.lanes().unwrap().in_use()), (1, 2));

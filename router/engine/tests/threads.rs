@@ -279,6 +279,7 @@ fn push(id: u128, now: Timestamp) -> Input {
         deadline: now + Duration::from_millis(100),
         payload: Bytes::from_static(b"payload"),
         accepted: false,
+        refilled: false,
     })
 }
 

@@ -282,6 +282,9 @@ pub trait Overflow: Send + Sync + fmt::Debug {
     /// How many groups may have a mark of their own above `before` in one lane at a time; at least one.
     fn group_marks_max(&self) -> usize;
 
+    /// The groups of a lane that have a mark of their own, and how far; none for a lane that does not exist.
+    fn group_marks(&self, lane: u16) -> Vec<(Group, u64)>;
+
     /// What was said of the record at this position when it was appended, if the store still knows. For records whose bodies
     /// turn out to be damaged above the store. `None` from a store that keeps no notes.
     fn note(&self, lane: u16, position: u64) -> Option<Note> {

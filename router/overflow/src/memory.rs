@@ -203,6 +203,11 @@ impl Overflow for Memory {
         GROUP_MARKS_MAX
     }
 
+    fn group_marks(&self, lane: u16) -> Vec<(Group, u64)> {
+        let place = self.place.0.lock();
+        place.get(usize::from(lane)).map(|kept| kept.consumed.groups().to_vec()).unwrap_or_default()
+    }
+
     fn note(&self, lane: u16, position: u64) -> Option<Note> {
         Some(self.place.0.lock().get_mut(usize::from(lane))?.at(position)?.note)
     }

@@ -94,6 +94,7 @@ fn code(reason: Reason) -> Code {
         Reason::NotDispatchedHere => Code::FailedPrecondition,
         Reason::EpochStale | Reason::OutcomeUnknown => Code::Aborted,
         Reason::Draining => Code::Unavailable,
+        Reason::RecordDamaged => Code::DataLoss,
         Reason::NameEmpty
         | Reason::NameTooLong
         | Reason::NameNotUtf8
@@ -141,6 +142,7 @@ fn reason(reason: Reason) -> v1::Reason {
         Reason::EpochStale => v1::Reason::EpochStale,
         Reason::OutcomeUnknown => v1::Reason::OutcomeUnknown,
         Reason::OverflowUnavailable => v1::Reason::OverflowUnavailable,
+        Reason::RecordDamaged => v1::Reason::RecordDamaged,
     }
 }
 

@@ -83,6 +83,9 @@ impl<M: Response> Frames<M> {
         }
         match (self.outbox.is_closed(), self.finished) {
             (true, true) => Status::ok(""),
+            (true, false) if self.service.is_cut() => {
+                Status::unavailable("drain_timeout_ms: the router ends before all was written that this stream is owed")
+            }
             (true, false) => Status::resource_exhausted("outbox_bytes_max or write_stall_ms: the stream was not read"),
             (false, _) => Status::aborted("hello.session: another stream goes on with this session"),
         }

@@ -56,6 +56,8 @@ pub struct Service {
     draining: AtomicBool,
     /// Streams are being ended: no session begins any more.
     ending: AtomicBool,
+    /// The drain's time is over: streams end whatever they are owed.
+    cut: AtomicBool,
     /// Held while an Invoke hands its activation in; the drain waits for those that are at it.
     invokes: RwLock<()>,
     pub(crate) controllers: Controllers,
@@ -113,6 +115,7 @@ impl Service {
             router_id,
             draining: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             invokes: RwLock::new(()),
             controllers,
             nodes,
@@ -134,6 +137,18 @@ impl Service {
     /// Begins no session any more; those there are may still be resumed.
     pub(crate) fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends all streams, whatever they are owed: the drain's time is over.
+    pub(crate) fn cut_streams(&self) {
+        self.end();
+        self.cut.store(true, Ordering::Relaxed);
+        self.streams.close_all();
+    }
+
+    /// Whether streams end because the drain's time is over.
+    fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Ends the sessions whose grace is over.
@@ -209,7 +224,8 @@ fn outbox_bytes_max(limits: &Limits) -> usize {
     usize::try_from(limits.outbox_bytes_max).unwrap_or(usize::MAX)
 }
 
-fn draining() -> Rejection {
+/// Why nothing is taken by a router that drains.
+pub(crate) fn draining() -> Rejection {
     Rejection { retry_after_ms: DRAIN_RETRY_MS, ..Rejection::new(Reason::Draining, "", 0) }
 }
 

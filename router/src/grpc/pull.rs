@@ -186,8 +186,11 @@ impl Reader {
         let v1::ActionKey { namespace, action, revision } = key.unwrap_or_default();
         let known = roster.check(number)?;
         let key = limits.check_key(&namespace, &action, &revision)?;
-        let held =
-            if known { held.iter().map(|id| limits.check_id(id)).collect::<Result<_, _>>()? } else { Vec::new() };
+        let held = if known {
+            held.iter().map(|id| limits.check_id_in("held", id)).collect::<Result<_, _>>()?
+        } else {
+            Vec::new()
+        };
         let is_same = |member: &Member| *member.action.key() == key && member.concurrency == concurrency;
         match roster.admit(number, epoch, is_same)? {
             Admission::New => {}

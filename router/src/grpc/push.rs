@@ -5,7 +5,7 @@ use super::convert::{self, status};
 use super::frames::{Ending, Frames};
 use super::wire::{self, Activation, Inbound, Incoming};
 use super::{Allowance, Service, check_peer, first};
-use crate::controllers::{Controller, Desk, Opened, lost_answer};
+use crate::controllers::{Controller, Desk, Opened};
 use crate::driver::Driver;
 use crate::outbox::Line;
 use bytes::Bytes;
@@ -48,7 +48,7 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: In) -> Result<Answe
         pass: service.pass(),
         controller_id: hello.controller_id.clone(),
         knows_this_life: service.controllers.is_of_this_life(&hello.session),
-        asks: resumed,
+        asking: if resumed { Asking::Open } else { Asking::NotResumed },
         how: End::Broke,
         batch: Batch::default(),
         service,
@@ -71,11 +71,32 @@ struct Reader {
     controller_id: Bytes,
     /// It named a session of this router's life: what it may have sent before, it sent here.
     knows_this_life: bool,
-    /// It resumed a session, and may still ask what became of activations.
-    asks: bool,
+    asking: Asking,
     how: End,
     pass: Pass<Driver>,
     batch: Batch,
+}
+
+/// Whether a controller may ask what became of activations that it pushed on an earlier stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    /// The stream resumed no session: what an earlier one pushed is not known here.
+    NotResumed,
+    /// It may: no frame but the first has come without a question.
+    Open,
+    /// It has. What it pushes may have been answered since, and that is not remembered.
+    Over,
+}
+
+impl Asking {
+    /// Why it may not ask, if so.
+    fn refusal(self) -> Option<Rejection> {
+        match self {
+            Self::Open => None,
+            Self::NotResumed => Some(Rejection::new(Reason::OutcomeUnknown, "outstanding", 0)),
+            Self::Over => Some(Rejection::new(Reason::Repeated, "outstanding", 0)),
+        }
+    }
 }
 
 impl Reader {
@@ -158,11 +179,10 @@ impl Reader {
         }
         self.batch.hand_in(&self.service, &mut self.pass);
         controller.outbox.owe(owed);
-        let asks = !rest.outstanding.is_empty();
-        if asks {
+        if !rest.outstanding.is_empty() {
             self.answer_outstanding(desk, rest.outstanding, allowance);
-        } else if self.asks && !first {
-            self.asks = false;
+        } else if self.asking == Asking::Open && !first {
+            self.asking = Asking::Over;
             desk.forget_earlier();
             controller.outbox.forget_answered();
         }
@@ -175,7 +195,8 @@ impl Reader {
         }
         // Whatever it stood for before, it does not stand for that any more.
         desk.actions.remove(declare.number);
-        let v1::ActionKey { namespace, action, revision } = declare.key.unwrap_or_default();
+        // Without a key the number is given back.
+        let Some(v1::ActionKey { namespace, action, revision }) = declare.key else { return Ok(()) };
         let key = self.service.hub.limits().check_key(&namespace, &action, &revision)?;
         let action = self.service.hub.declare(&key, &mut self.pass)?;
         desk.actions.insert(declare.number, action);
@@ -218,21 +239,36 @@ impl Reader {
         Ok(())
     }
 
-    /// Answers those that are lost of the activations that the controller pushed on earlier streams and still waits for.
+    /// Answers what can be answered at once of the activations that the controller pushed on earlier streams and still waits for.
     fn answer_outstanding(&mut self, desk: &Desk, outstanding: Vec<Bytes>, mut allowance: Allowance) {
         let (standing, too_long) = allowance.take("outstanding", outstanding.len());
         let mut ids = Vec::with_capacity(standing);
         for (at, id) in outstanding.into_iter().enumerate() {
-            let checked = if at < standing { self.service.hub.limits().check_id(&id) } else { Err(too_long) };
-            match checked {
+            match if at < standing { self.check_outstanding(&id) } else { Err(too_long) } {
                 Ok(id) => ids.push(id),
                 Err(rejection) => self.refuse(Refusal::new(rejection, 0, &id)),
             }
         }
-        let lost = self.controller.lost(desk, ids, &self.service.hub, &mut self.pass);
-        // They may have been answered before, on a stream that broke, or never have come.
-        self.controller.outbox.owe(lost.len().try_into().expect("a frame's"));
-        self.controller.outbox.fill(lost.into_iter().map(lost_answer));
+        // Each once, however often it is named.
+        ids.sort_unstable();
+        ids.dedup();
+        let asked = ids.clone();
+        match self.controller.answers(desk, ids, &self.service.hub, &mut self.pass) {
+            Some(answers) => {
+                // They may have been answered before, on a stream that broke, or never have come.
+                self.controller.outbox.owe(answers.len().try_into().expect("a frame's"));
+                self.controller.outbox.fill(answers.into_iter().map(Entry::Answer));
+            }
+            None => {
+                let unknown = Rejection::new(Reason::OutcomeUnknown, "outstanding", 0);
+                asked.iter().for_each(|id| self.refuse(Refusal::new(unknown, 0, &id.0)));
+            }
+        }
+    }
+
+    fn check_outstanding(&self, id: &[u8]) -> Result<ActivationId, Rejection> {
+        self.asking.refusal().map_or(Ok(()), Err)?;
+        self.service.hub.limits().check_id_in("outstanding", id)
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -268,6 +304,16 @@ impl Call {
         let deadline = now + limits.check_time_left(time_left_ms)?;
         limits.check_payload("payload", payload.len())?;
         let reply = convert::reply(reply)?;
-        Ok(Push { id, controller, reply, attempt: 1, accepted_at: now, deadline, payload, accepted: false })
+        Ok(Push {
+            id,
+            controller,
+            reply,
+            attempt: 1,
+            accepted_at: now,
+            deadline,
+            payload,
+            accepted: false,
+            refilled: false,
+        })
     }
 }

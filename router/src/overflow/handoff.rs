@@ -1,7 +1,7 @@
 //! What matchers leave for the store's threads. They never wait: each leaves what it has under a lock that is held for a moment.
 
 use engine::effect::{Refill, Spill};
-use engine::lanes::Lane;
+use engine::extents::Extent;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ struct Spills {
     waiting: VecDeque<Spill>,
     /// Of their payloads.
     bytes: usize,
+    /// The writer has some in hand.
+    writing: bool,
     stopped: bool,
 }
 
@@ -39,8 +41,12 @@ const BYTES_ENOUGH: usize = 1 << 20;
 pub(crate) struct Reads {
     /// What actions want.
     pub(crate) refills: Vec<Refill>,
-    /// How far lanes may be read.
-    pub(crate) extents: Vec<(Lane, u64)>,
+    /// What was stored.
+    pub(crate) extents: Vec<Extent>,
+    /// The router ends: nothing comes back any more, and controllers are to be told what stays.
+    pub(crate) parting: bool,
+    /// They were told.
+    parted: bool,
     /// Nothing is to be read any more.
     pub(crate) stopped: bool,
 }
@@ -63,9 +69,37 @@ impl Handoff {
         self.tell_reader(|reads| reads.refills.push(refill));
     }
 
-    /// Tells the reader how far lanes may be read.
-    pub(crate) fn extend(&self, extents: impl IntoIterator<Item = (Lane, u64)>) {
-        self.tell_reader(|reads| reads.extents.extend(extents));
+    /// Tells the reader what was stored.
+    pub(crate) fn extend(&self, extents: Vec<Extent>) {
+        if !extents.is_empty() {
+            self.tell_reader(|reads| reads.extents.extend(extents));
+        }
+    }
+
+    /// Tells the reader that the router ends: it tells controllers which of their activations stay in the store.
+    pub(crate) fn part(&self) {
+        self.tell_reader(|reads| reads.parting = true);
+    }
+
+    /// For the reader: all that it knows of is told.
+    pub(crate) fn has_parted(&self) {
+        let written = {
+            let spills = self.spills.lock();
+            spills.waiting.is_empty() && !spills.writing
+        };
+        let mut reads = self.reads.lock();
+        // What was written meanwhile it learns of only now.
+        reads.parted = reads.parting && written && reads.extents.is_empty();
+    }
+
+    /// Whether all was told that stays in the store.
+    pub(crate) fn is_parted(&self) -> bool {
+        self.reads.lock().parted
+    }
+
+    /// Whether both threads are to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.reads.lock().stopped
     }
 
     /// Ends both threads: the writer once it has written what was left for it, the reader at once.
@@ -79,6 +113,7 @@ impl Handoff {
     /// long at the most. None: it is over.
     pub(crate) fn take_spills(&self, most: usize, rest: Instant, timeout: Duration) -> Option<Vec<Spill>> {
         let mut spills = self.spills.lock();
+        spills.writing = false;
         while !spills.are_enough() && !spills.stopped {
             if self.spilled.wait_until(&mut spills, rest).timed_out() {
                 break;
@@ -93,6 +128,7 @@ impl Handoff {
         let most = most.min(spills.waiting.len());
         let taken: Vec<Spill> = spills.waiting.drain(..most).collect();
         spills.bytes -= taken.iter().map(|spill| spill.record.payload.len()).sum::<usize>();
+        spills.writing = !taken.is_empty();
         Some(taken)
     }
 
@@ -102,8 +138,8 @@ impl Handoff {
         if reads.refills.is_empty() && reads.extents.is_empty() && !reads.stopped {
             self.asked.wait_for(&mut reads, timeout);
         }
-        let stopped = reads.stopped;
-        Reads { stopped, ..std::mem::replace(&mut *reads, Reads { stopped, ..Reads::default() }) }
+        let Reads { parting, parted, stopped, .. } = *reads;
+        std::mem::replace(&mut *reads, Reads { parting, parted, stopped, ..Reads::default() })
     }
 
     fn tell_reader(&self, say: impl FnOnce(&mut Reads)) {
@@ -118,6 +154,7 @@ mod tests {
     use engine::effect::{Effect, Perform, Spilled};
     use engine::hub::{Hub, Pass};
     use engine::id::{ActionKey, ActivationId, StreamId};
+    use engine::lanes::Lane;
     use engine::limits::Limits;
     use engine::outcome::Reply;
     use engine::slab::Key;

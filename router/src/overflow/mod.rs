@@ -8,6 +8,7 @@
 //! The store's calls block, so they are made here and nowhere else; no stream waits for them.
 
 mod handoff;
+mod note;
 mod open;
 mod reader;
 mod record;

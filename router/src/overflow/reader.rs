@@ -1,21 +1,25 @@
 //! The thread that reads back what overflowed: it drives each lane's [`Backlog`], which decides.
 
 use super::handoff::{Handoff, Reads};
+use super::note;
 use super::record::Records;
 use crate::driver::Driver;
 use crate::grpc::Service;
-use engine::backlog::{Backlog, Handover, Step};
-use engine::effect::Want;
+use engine::backlog::{Backlog, Fetched, Handover, Parting, Step, What};
+use engine::effect::{Effect, Entry, Perform, Want};
 use engine::hub::Pass;
-use engine::id::ActionKey;
+use engine::id::{ActionKey, Group};
 use engine::input::Input;
 use engine::lanes::Lane;
+use engine::outcome::{Answer, Durability, Outcome, Stages};
 use engine::tally::Count;
-use overflow::{Batch, Marks, Most, Overflow, ReadError, Record};
+use overflow::{Batch, Marks, Most, Overflow, ReadError};
 use std::time::Duration;
 
 /// How often a lane is looked at again that waits for its store, or for something of which nobody tells.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long to wait for controllers to read before more of them are told that their activations stay.
+const CROWDED_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What is read or handed in at once, about 0.1 ms of a core; then whoever waits for that core comes first. The system would let a whole
 /// batch of 4,096 run for 1 ms and more, and where cores are few that is what activations of other actions waited for.
@@ -23,7 +27,8 @@ const PIECE: Most = Most { records: 256, bytes: 64 << 10 };
 
 /// Reads back until the handoff is stopped.
 pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, records: Records) {
-    let mut reader = Reader { service, store, records, backlogs: Vec::new(), pass: service.pass() };
+    let pass = service.pass();
+    let mut reader = Reader { service, handoff, store, records, backlogs: Vec::new(), handed_in: 0, pass };
     let mut timeout = Duration::ZERO;
     loop {
         let reads = handoff.take_reads(timeout);
@@ -41,10 +46,13 @@ pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, re
 
 struct Reader<'a> {
     service: &'a Service,
+    handoff: &'a Handoff,
     store: &'a dyn Overflow,
     records: Records,
     /// One for each lane; none until it is known what the store holds.
     backlogs: Vec<Backlog>,
+    /// Activations handed in so far.
+    handed_in: u64,
     pass: Pass<Driver>,
 }
 
@@ -57,7 +65,8 @@ impl Reader<'_> {
             if span.first < span.next {
                 lanes.occupy(Lane(lane));
             }
-            self.backlogs.push(Backlog::new(span.first, span.next));
+            let named = self.store.group_marks(lane).into_iter().map(|(group, to)| (Group(group.0), to));
+            self.backlogs.push(Backlog::new(span.first, span.next, self.store.group_marks_max(), named));
         }
         let left = self.backlogs.iter().filter(|backlog| backlog.is_recovering()).count();
         tracing::info!(
@@ -69,9 +78,9 @@ impl Reader<'_> {
     }
 
     fn take(&mut self, reads: Reads) {
-        for (Lane(lane), end) in reads.extents {
-            if let Some(backlog) = self.backlogs.get_mut(usize::from(lane)) {
-                backlog.extend(end);
+        for extent in reads.extents {
+            if let Some(backlog) = self.backlogs.get_mut(usize::from(extent.lane.0)) {
+                backlog.extend(&extent);
             }
         }
         for refill in reads.refills {
@@ -79,15 +88,24 @@ impl Reader<'_> {
                 backlog.want(&refill);
             }
         }
+        for backlog in &mut self.backlogs {
+            backlog.look_again();
+            if reads.parting {
+                backlog.part();
+            }
+        }
     }
 
     /// Steps lane by lane until there is nothing to do in any.
     fn work(&mut self) {
         let mut busy: Vec<usize> = (0..self.backlogs.len()).collect();
-        while !busy.is_empty() {
+        while !busy.is_empty() && !self.handoff.is_stopped() {
             self.service.begin(&mut self.pass);
             busy.retain(|lane| self.step(*lane));
             self.service.hub.settle(&mut self.pass);
+        }
+        if !self.backlogs.iter().any(Backlog::is_to_part) {
+            self.handoff.has_parted();
         }
     }
 
@@ -104,19 +122,20 @@ impl Reader<'_> {
                 }
                 false
             }
-            Step::Read { from, most } => self.read(lane, from, most),
-            Step::Recall { key, end } => self.recall(lane, &key, end),
+            Step::Read { from, only, most } => self.read(lane, from, only, most),
+            Step::Recall { group, key, end } => self.recall(lane, group, &key, end),
             Step::Hand(handover) => self.hand(lane, handover),
+            Step::Part(parting) => self.part(&parting),
         }
     }
 
     /// Reads so much, in pieces. False: nothing came of it.
-    fn read(&mut self, lane: u16, from: u64, most: Want) -> bool {
+    fn read(&mut self, lane: u16, from: u64, only: Option<Group>, most: Want) -> bool {
         let (mut records, mut bytes) = (most.records as usize, most.bytes as usize);
         let mut next = from;
         while records > 0 && bytes > 0 {
             let piece = Most { records: records.min(PIECE.records), bytes: bytes.min(PIECE.bytes) };
-            let Some(read) = self.read_piece(lane, &mut next, piece) else { break };
+            let Some(read) = self.read_piece(lane, &mut next, only, piece) else { break };
             (records, bytes) = (records.saturating_sub(read.records), bytes.saturating_sub(read.bytes));
             // Not even half of it: nothing more is there, or it takes its time.
             if read.records < piece.records && read.bytes * 2 < piece.bytes {
@@ -128,18 +147,20 @@ impl Reader<'_> {
     }
 
     /// Reads a piece, moves `next` behind it and says how much it was. None: it cannot be read.
-    fn read_piece(&mut self, lane: u16, next: &mut u64, most: Most) -> Option<Most> {
-        match self.store.read(lane, *next, None, most) {
+    fn read_piece(&mut self, lane: u16, next: &mut u64, only: Option<Group>, most: Most) -> Option<Most> {
+        match self.store.read(lane, *next, only.map(|Group(group)| overflow::Group(group)), most) {
             Ok(batch) => {
                 let bytes = batch.records.iter().map(|record| record.body.len()).sum();
-                let read = Most { records: batch.records.len(), bytes };
+                let read = Most { records: batch.records.len() + batch.lost.len(), bytes };
                 *next = batch.next;
-                self.fetched(lane, batch);
+                match only {
+                    Some(group) => self.fetched(lane, group, batch),
+                    None => self.searched(lane, batch),
+                }
                 Some(read)
             }
             Err(ReadError::Gone { first, why }) => {
                 tracing::error!(lane, first, why, "records of overflow are gone");
-                self.pass.tally.add(Count::SpillDamaged, 1);
                 self.backlogs[usize::from(lane)].skip_to(first);
                 *next = first;
                 Some(Most { records: 0, bytes: 0 })
@@ -151,50 +172,94 @@ impl Reader<'_> {
         }
     }
 
-    fn fetched(&mut self, lane: u16, batch: Batch) {
-        let (mut fetched, mut damaged) = (Vec::with_capacity(batch.records.len()), batch.damaged);
-        for Record { position, body, .. } in batch.records {
-            match self.records.read(position, body) {
-                Ok(record) => fetched.push(record),
-                Err(_) => damaged += 1,
-            }
+    /// What was read of one action.
+    fn fetched(&mut self, lane: u16, group: Group, batch: Batch) {
+        let lost = batch.lost.iter().map(|lost| (lost.position, What::Lost(Some(note::read(&lost.note)))));
+        let mut fetched: Vec<(u64, What)> = lost.collect();
+        for record in batch.records {
+            let what = match self.records.read(record.body) {
+                Ok((key, record)) if key.group() == group => What::Whole(record),
+                // Whole as far as the store can tell, and no record of that action.
+                _ => What::Lost(self.store.note(lane, record.position).map(|note| note::read(&note))),
+            };
+            fetched.push((record.position, what));
         }
-        if damaged > 0 {
-            tracing::error!(lane, damaged, "damaged records of overflow are passed over");
-            self.pass.tally.add(Count::SpillDamaged, damaged);
-        }
-        self.backlogs[usize::from(lane)].fetched(fetched, batch.next);
+        fetched.sort_by_key(|(position, _)| *position);
+        let fetched = fetched.into_iter().map(|(position, what)| Fetched { position, what });
+        self.backlogs[usize::from(lane)].fetched(group, fetched, batch.next);
     }
 
-    fn recall(&mut self, lane: u16, key: &ActionKey, end: u64) -> bool {
-        match self.service.hub.recall(key, Lane(lane), end, &mut self.pass) {
-            Ok((action, recalled)) => {
-                self.backlogs[usize::from(lane)].offered(action, recalled);
-                true
-            }
-            Err(rejection) => {
-                tracing::warn!(lane, %key, reason = rejection.reason.label(), "what was left in overflow has to wait");
-                false
+    /// What the search for records of an earlier life met.
+    fn searched(&mut self, lane: u16, batch: Batch) {
+        let mut found = Vec::with_capacity(batch.records.len());
+        for record in batch.records {
+            match self.records.read(record.body) {
+                Ok((key, _)) if overflow::Group(key.group().0) == record.group => found.push((record.position, key)),
+                _ => tracing::error!(lane, position = record.position, "a record of overflow says nothing of use"),
             }
         }
+        self.backlogs[usize::from(lane)].searched(found, batch.next);
+    }
+
+    fn recall(&mut self, lane: u16, group: Group, key: &ActionKey, end: u64) -> bool {
+        let offered = self.service.hub.recall(key, Lane(lane), end, &mut self.pass);
+        if let Err(rejection) = &offered {
+            tracing::warn!(lane, %key, reason = rejection.reason.label(), "what was left in overflow has to wait");
+        }
+        self.backlogs[usize::from(lane)].offered(group, offered.ok());
+        true
     }
 
     /// Marks first, durably, and hands in then: what is marked and not handed in when the router dies is lost, never run twice.
     fn hand(&mut self, lane: u16, handover: Handover) -> bool {
-        if !handover.is_news_only() {
-            let handed = handover.activations() as u64;
-            if let Err(error) = self.store.consume(lane, &Marks::up_to(handover.before), handed) {
-                tracing::warn!(lane, %error, "a lane of overflow cannot be marked as read for now");
-                self.backlogs[usize::from(lane)].put_off(handover);
-                return false;
-            }
+        if !handover.is_news_only()
+            && let Err(error) = self.mark(lane, &handover)
+        {
+            tracing::warn!(lane, %error, "a lane of overflow cannot be marked as read for now");
+            self.backlogs[usize::from(lane)].put_off(handover);
+            return false;
         }
+        self.handed_in += handover.activations() as u64;
+        self.say_damaged(lane, &handover);
         self.pass.tally.add(Count::RecoveredExpired, handover.expired);
+        self.pass.tally.add(Count::SpillDamaged, handover.missing);
+        self.service.hub.lose_stored(&handover.lost, &mut self.pass);
         for (action, refilled) in handover.refilled {
             for piece in refilled.pieces(PIECE.records) {
                 self.service.hub.enter(&action, &mut vec![Input::Refilled(Box::new(piece))], &mut self.pass);
                 std::thread::yield_now();
             }
+        }
+        true
+    }
+
+    fn mark(&self, lane: u16, handover: &Handover) -> Result<(), overflow::ConsumeError> {
+        let named: Vec<_> = handover.named.iter().map(|(Group(group), to)| (overflow::Group(*group), *to)).collect();
+        let marks = Marks { before: handover.before, groups: &named };
+        // What was handed in and has not left the queues since is lost with the router, too.
+        let handed = self.handed_in + handover.activations() as u64;
+        self.store.consume(lane, &marks, handed.saturating_sub(self.service.hub.totals().of(Count::RefillLeft)))
+    }
+
+    fn say_damaged(&self, lane: u16, handover: &Handover) {
+        let Handover { lost, missing, .. } = handover;
+        if !lost.is_empty() || *missing > 0 {
+            let answered = lost.len();
+            tracing::error!(lane, answered, at_least = missing, "records of overflow are damaged or missing");
+        }
+    }
+
+    /// The router ends: tells controllers that their activations stay in the store.
+    fn part(&mut self, parting: &Parting) -> bool {
+        self.service.hub.lose_stored(&parting.lost, &mut self.pass);
+        for (controller, id) in &parting.stay {
+            let (outcome, stages) = (Outcome::Accepted(Durability::Durable), Stages::default());
+            let answer = Entry::Answer(Answer { id: *id, outcome, stages });
+            self.pass.performer.perform(&mut vec![Effect::Write(*controller, answer)]);
+        }
+        // Millions may stay. Whoever reads is told of all; one that does not must not cut itself off by what piles up for it.
+        while self.service.streams.is_crowded() && !self.handoff.is_stopped() {
+            std::thread::sleep(CROWDED_INTERVAL);
         }
         true
     }

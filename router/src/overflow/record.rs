@@ -11,7 +11,6 @@
 
 use crate::clock::Clock;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use engine::backlog::Fetched;
 use engine::effect::{Spill, Spilled};
 use engine::id::{ActionKey, ActivationId, StreamId};
 use engine::outcome::Reply;
@@ -68,8 +67,8 @@ impl Records {
         to.freeze()
     }
 
-    /// Reads a record that lies at that position.
-    pub(crate) fn read(&mut self, position: u64, mut from: Bytes) -> Result<Fetched, NoRecord> {
+    /// Reads a record: whose it is, and what it says.
+    pub(crate) fn read(&mut self, mut from: Bytes) -> Result<(ActionKey, Spilled), NoRecord> {
         if from.len() < FIXED || from.get_u8() != VERSION {
             return Err(NoRecord);
         }
@@ -89,7 +88,7 @@ impl Records {
         let own =
             Spilled { id, controller, reply, attempt, sequence: Some(sequence), accepted_at, deadline, payload: from };
         let record = if of_this_life { own } else { self.of_earlier_life(own, wall_deadline_ms) };
-        Ok(Fetched { position, key, record })
+        Ok((key, record))
     }
 
     /// What it says about times and streams means nothing any more, but for the wall clock's.
@@ -171,12 +170,12 @@ mod tests {
         ) {
             let names = [&*names[0], &names[1], &names[2]];
             let (mut records, bytes, record, key) = written(names, payload, numbers);
-            prop_assert_eq!(records.read(9, bytes), Ok(Fetched { position: 9, key, record }));
+            prop_assert_eq!(records.read(bytes), Ok((key, record)));
         }
 
         #[test]
         fn other_bytes_do_no_harm(bytes: Vec<u8>) {
-            let _ = Records::new(1, Clock::start()).read(0, bytes.into());
+            let _ = Records::new(1, Clock::start()).read(bytes.into());
         }
     }
 
@@ -184,9 +183,9 @@ mod tests {
     fn a_record_that_is_cut_off_is_none_or_has_a_shorter_payload() {
         let (mut records, bytes, ..) = written(["tenant", "action", "1"], vec![5; 20], (1, 2, 3));
         for len in 0..bytes.len() {
-            match records.read(0, bytes.slice(..len)) {
+            match records.read(bytes.slice(..len)) {
                 Err(NoRecord) => assert!(len < bytes.len() - 20),
-                Ok(fetched) => assert_eq!(fetched.record.payload.len(), len + 20 - bytes.len()),
+                Ok((_, record)) => assert_eq!(record.payload.len(), len + 20 - bytes.len()),
             }
         }
     }
@@ -196,7 +195,7 @@ mod tests {
         let (_, bytes, record, key) = written(["tenant", "action", "1"], vec![5; 20], (1, 2, 3));
         let clock = Clock::start();
         let mut other = Records::new(2, clock);
-        let Fetched { key: its_key, record: its, .. } = other.read(0, bytes).unwrap();
+        let (its_key, its) = other.read(bytes).unwrap();
         assert_eq!((its_key, its.id, &its.payload, its.attempt), (key, record.id, &record.payload, 3));
         assert_eq!((its.sequence, its.controller, its.reply), (None, NOBODY, Reply::Accepted));
         let left = clock.now().until(its.deadline);

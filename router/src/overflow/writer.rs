@@ -1,15 +1,15 @@
 //! The thread that writes what overflows: all that waits, in one append, and tells the actions what came of it.
 
 use super::handoff::Handoff;
+use super::note;
 use super::record::Records;
 use crate::driver::Driver;
 use crate::grpc::Service;
 use engine::effect::Spill;
+use engine::extents::Extents;
 use engine::hub::{Action, Pass};
 use engine::input::{Input, Unstored};
-use engine::lanes::Lane;
-use overflow::{AppendError, Entry, Group, Note, Overflow};
-use std::collections::BTreeMap;
+use overflow::{AppendError, Entry, Group, Overflow};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,55 +31,51 @@ pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, re
     // Only what was closed here is opened here: at the start the reader does that, once it knows what an earlier life left.
     let mut left_alone = false;
     let mut rest = Instant::now();
+    let mut extents = Extents::default();
     while let Some(spills) = handoff.take_spills(RECORDS_AT_ONCE, rest, LEFT_ALONE) {
         if spills.is_empty() {
             left_alone = left_alone && !try_again(service, store);
             continue;
         }
         let begun = Instant::now();
-        let body = |spill: &Spill| Entry {
-            lane: spill.lane.0,
-            group: Group(0),
-            note: Note::default(),
-            body: records.write(spill),
-        };
-        let entries: Vec<Entry> = spills.iter().map(body).collect();
+        let entries: Vec<Entry> = spills.iter().map(|spill| entry(spill, records)).collect();
         let results = store.append(&entries);
         drop(entries);
         rest = Instant::now() + (begun.elapsed() * REST_TIMES).clamp(REST_MIN, REST_MAX);
         let failure = results.iter().find_map(|result| result.as_ref().err().filter(|error| is_of_store(error)));
         left_alone |= look_at_health(service, failure);
-        let ends = ends(&spills, &results);
+        let results: Vec<Result<u64, Unstored>> =
+            results.into_iter().map(|result| result.map_err(|error| unstored(&error))).collect();
+        for (spill, result) in spills.iter().zip(&results) {
+            extents.note(spill.lane, spill.action.key(), *result);
+        }
         service.begin(&mut pass);
         tell(service, spills, results, &mut pass);
         service.hub.settle(&mut pass);
         // Only now, that its actions know of it, may it be read.
-        handoff.extend(ends);
+        handoff.extend(extents.take());
     }
 }
 
+fn entry(spill: &Spill, records: &Records) -> Entry {
+    let group = Group(spill.action.key().group().0);
+    Entry { lane: spill.lane.0, group, note: note::write(&spill.record), body: records.write(spill) }
+}
+
 /// Tells the actions, neighbours of one together.
-fn tell(service: &Service, spills: Vec<Spill>, results: Vec<Result<u64, AppendError>>, pass: &mut Pass<Driver>) {
+fn tell(service: &Service, spills: Vec<Spill>, results: Vec<Result<u64, Unstored>>, pass: &mut Pass<Driver>) {
     let mut inputs = Vec::new();
     let mut current: Option<Arc<Action>> = None;
     for (Spill { action, slot, .. }, result) in spills.into_iter().zip(results) {
         if let Some(before) = current.take_if(|current| !Arc::ptr_eq(current, &action)) {
             service.hub.enter(&before, &mut inputs, pass);
         }
-        inputs.push(Input::Stored(slot, result.map_err(|error| unstored(&error))));
+        inputs.push(Input::Stored(slot, result));
         current = Some(action);
     }
     if let Some(last) = current {
         service.hub.enter(&last, &mut inputs, pass);
     }
-}
-
-/// How far each lane may be read.
-fn ends(spills: &[Spill], results: &[Result<u64, AppendError>]) -> BTreeMap<Lane, u64> {
-    let stored =
-        spills.iter().zip(results).filter_map(|(spill, result)| Some((spill.lane, *result.as_ref().ok()? + 1)));
-    // Positions ascend, so the last one stands.
-    stored.collect()
 }
 
 /// Opens lanes that were left alone: what overflows next is the probe. False: the store is not ready.

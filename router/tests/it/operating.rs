@@ -10,6 +10,7 @@ use proto::v1::router_client::RouterClient;
 use proto::v1::{self, Reason};
 use router::app::App;
 use router::config::Config;
+use router::drain::Left;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -34,7 +35,7 @@ async fn live_and_ready_say_so_until_the_drain() {
     let draining = ("HTTP/1.1 503 Service Unavailable".to_owned(), "draining\n".to_owned());
     assert_eq!(scene.router.page("/ready").await, draining);
     scene.invoker.complete(completion(&dispatch));
-    assert_eq!(scene.router.stopped().await, 0);
+    assert_eq!(scene.router.stopped().await, Left::default());
 }
 
 #[tokio::test]
@@ -104,7 +105,7 @@ async fn health_is_serving_until_the_drain() {
         assert_eq!(status(&mut health, service).await, ServingStatus::NotServing, "{service:?}");
     }
     scene.invoker.complete(completion(&dispatch));
-    assert_eq!(scene.router.stopped().await, 0);
+    assert_eq!(scene.router.stopped().await, Left::default());
 }
 
 async fn status(health: &mut HealthClient<Channel>, service: &str) -> ServingStatus {
@@ -175,7 +176,7 @@ async fn a_router_that_stops_takes_nothing_new_and_finishes_what_it_holds() {
     scene.completed(&queued).await;
     scene.invoker.complete(completion(&in_flight));
     scene.completed(&in_flight).await;
-    assert_eq!(scene.router.stopped().await, 0);
+    assert_eq!(scene.router.stopped().await, Left::default());
 }
 
 #[tokio::test]
@@ -207,7 +208,7 @@ async fn answers_are_written_before_a_router_stops() {
         let answer = scene.controller.answer().await;
         assert_eq!((&answer.id, answer.result.len()), (&dispatch.id, LARGE));
     }
-    assert_eq!(scene.router.stopped().await, 0);
+    assert_eq!(scene.router.stopped().await, Left::default());
 }
 
 #[tokio::test]
@@ -215,7 +216,7 @@ async fn a_drain_that_takes_too_long_tells_what_is_left() {
     let mut scene = draining_scene(|config| config.drain_timeout_ms = 100).await;
     scene.in_flight().await;
     scene.router.stop();
-    assert_eq!(scene.router.stopped().await, 1);
+    assert_eq!(scene.router.stopped().await, Left { in_flight: 1, ..Left::default() });
 }
 
 #[tokio::test]

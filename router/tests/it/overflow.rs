@@ -1,24 +1,25 @@
 //! What does not fit in memory, with a store on disk: order, answers, acknowledgements, restarts, drains, and stores that do not open.
 
-use crate::peers::{Controller, Invoker, activation, completion, heavy, id, rejection};
+use crate::peers::{Controller, Invoker, activation, completion, connect, heavy, id, refused, rejection};
 use crate::router::{Router, config};
 use proto::v1;
 use router::app::App;
 use router::config::Config;
+use router::drain::Left;
 use std::path::{Path, PathBuf};
 
 /// A directory of the test's own, gone with it.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("overflow-{test}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         Self(path)
     }
 
     /// Ten activations of an action fit in memory, the others go to disk.
-    fn small(&self) -> impl FnOnce(&mut Config) {
+    pub(crate) fn small(&self) -> impl FnOnce(&mut Config) {
         let directory = self.0.to_str().unwrap().to_owned();
         move |config| {
             config.limits.action_queued_max = 10;
@@ -34,7 +35,7 @@ impl Drop for Folder {
     }
 }
 
-async fn started(change: impl FnOnce(&mut Config)) -> Router {
+pub(crate) async fn started(change: impl FnOnce(&mut Config)) -> Router {
     let router = Router::start(change);
     router.metric_is("router_overflow_open", |open| open == 1).await;
     router
@@ -122,7 +123,8 @@ async fn what_is_stored_survives_the_router() {
     router.metric_is("router_overflow_stored", |stored| stored == 31).await;
     // No time to drain: what is in memory is left, and lost.
     router.stop();
-    assert_eq!(router.stopped().await, 10);
+    let left = router.stopped().await;
+    assert_eq!((left.queued, left.in_flight, left.stored), (10, 0, 31));
 
     let router = started(folder.small()).await;
     let mut invoker = Invoker::open(&router, "node").await;
@@ -161,7 +163,7 @@ async fn a_drain_reads_back_and_hands_out_what_is_stored() {
         assert_eq!(controller.answer().await.outcome(), v1::Outcome::Completed);
         completed += 1;
     }
-    assert_eq!(router.stopped().await, 0);
+    assert_eq!(router.stopped().await, Left::default());
 }
 
 #[tokio::test]
@@ -259,4 +261,233 @@ async fn settings_of_kafka_that_cannot_be_are_named() {
     assert!(said.contains("acks"), "{said}");
     let said = with("linger").await.unwrap_err().to_string();
     assert!(said.contains("line 1 is not key=value"), "{said}");
+}
+
+/// The files of all lanes with that ending.
+fn files(folder: &Folder, ending: &str) -> Vec<PathBuf> {
+    let lanes = std::fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let all = lanes.flat_map(|lane| std::fs::read_dir(lane).unwrap().map(|entry| entry.unwrap().path()));
+    all.filter(|path| path.extension().is_some_and(|extension| extension == ending)).collect()
+}
+
+/// The one log that something was written to.
+fn log(folder: &Folder) -> PathBuf {
+    let mut logs = files(folder, "log");
+    assert_eq!(logs.len(), 1, "one action has overflowed: {logs:?}");
+    logs.pop().unwrap()
+}
+
+/// Answers by outcome: completed, and rejected because their records are damaged.
+async fn completed_and_damaged(controller: &mut Controller, answers: usize) -> (usize, usize) {
+    let (mut completed, mut damaged) = (0, 0);
+    for _ in 0..answers {
+        let answer = controller.answer().await;
+        match answer.outcome() {
+            v1::Outcome::Completed => completed += 1,
+            v1::Outcome::Rejected => {
+                assert_eq!(rejection(&answer).0, v1::Reason::RecordDamaged);
+                damaged += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    (completed, damaged)
+}
+
+/// Completes all that comes, as long as the test asks for answers.
+fn serve(mut invoker: Invoker) {
+    tokio::spawn(async move {
+        loop {
+            let dispatch = invoker.dispatch().await;
+            invoker.complete(v1::Completion { credits: 1, ..completion(&dispatch) });
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_answered_and_leaves_nothing_behind() {
+    let folder = Folder::new("flipped");
+    let small = folder.small();
+    let mut router = started(|config| {
+        small(config);
+        config.drain_timeout_ms = 10_000;
+    })
+    .await;
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    controller.push((0..40).map(|number| heavy(number, 1, 1_000)));
+    router.metric_is("router_overflow_stored", |stored| stored == 30).await;
+    let path = log(&folder);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    // In place: the store has the file open.
+    std::os::unix::fs::FileExt::write_all_at(
+        &std::fs::OpenOptions::new().write(true).open(&path).unwrap(),
+        &bytes[middle..=middle],
+        middle as u64,
+    )
+    .unwrap();
+    let invoker = Invoker::open(&router, "node").await;
+    invoker.register(7, "good", 4);
+    serve(invoker);
+    assert_eq!(completed_and_damaged(&mut controller, 40).await, (39, 1));
+    router.metric_is("router_overflow_stored", |stored| stored == 0).await;
+    router.metric_is("router_overflow_lanes", |lanes| lanes == 0).await;
+    router.metric_is("router_overflow_damaged_total", |damaged| damaged == 1).await;
+    router.metric_is("router_activations_total{event=\"spill_damaged\"}", |damaged| damaged == 1).await;
+    router.stop();
+    assert_eq!(router.stopped().await, Left::default());
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_in_half_or_gone_is_answered_record_by_record() {
+    for gone in [false, true] {
+        let folder = Folder::new(if gone { "gone" } else { "half" });
+        let small = folder.small();
+        let mut router = started(|config| {
+            small(config);
+            config.limits.action_queued_max = 200;
+            config.drain_timeout_ms = 10_000;
+        })
+        .await;
+        let mut controller = Controller::open(&router, "controller").await;
+        controller.declare(1, "good");
+        controller.push((0..1_000).map(|number| activation(number, 1)));
+        router.metric_is("router_overflow_stored", |stored| stored == 800).await;
+        let path = log(&folder);
+        if gone {
+            std::fs::remove_file(&path).unwrap();
+        } else {
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        }
+        let invoker = Invoker::open(&router, "node").await;
+        invoker.register(7, "good", 4);
+        serve(invoker);
+        let (completed, damaged) = completed_and_damaged(&mut controller, 1_000).await;
+        assert!(if gone { completed == 200 } else { (550..650).contains(&completed) }, "{completed} completed");
+        assert_eq!(completed + damaged, 1_000);
+        router.metric_is("router_overflow_stored", |stored| stored == 0).await;
+        router.stop();
+        assert_eq!(router.stopped().await, Left::default());
+    }
+}
+
+#[tokio::test]
+async fn with_log_and_notes_gone_what_is_missing_is_counted_and_holds_up_nothing() {
+    let folder = Folder::new("both-gone");
+    let small = folder.small();
+    let mut router = started(|config| {
+        small(config);
+        config.drain_timeout_ms = 10_000;
+    })
+    .await;
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    controller.push((0..40).map(|number| activation(number, 1)));
+    router.metric_is("router_overflow_stored", |stored| stored == 30).await;
+    std::fs::remove_file(log(&folder)).unwrap();
+    files(&folder, "notes").iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    let mut invoker = Invoker::open(&router, "node").await;
+    invoker.register(7, "good", 4);
+    run(&mut invoker, 0..10).await;
+    assert_eq!(completed_and_damaged(&mut controller, 10).await, (10, 0));
+    router.metric_is("router_overflow_stored", |stored| stored == 0).await;
+    router.metric_is("router_activations_total{event=\"spill_damaged\"}", |damaged| damaged == 30).await;
+    router.metric_is("router_overflow_lanes", |lanes| lanes == 0).await;
+    // It is an action like any other again.
+    controller.push([activation(1_000, 1)]);
+    run(&mut invoker, 1_000..1_001).await;
+    assert_eq!(controller.answer().await.outcome(), v1::Outcome::Completed);
+    router.stop();
+    assert_eq!(router.stopped().await, Left::default());
+}
+
+#[tokio::test]
+async fn an_action_that_shares_a_lane_does_not_wait_for_anothers_containers() {
+    let folder = Folder::new("shared");
+    let small = folder.small();
+    let router = started(|config| {
+        small(config);
+        (config.overflow.lanes, config.limits.action_queued_max) = (1, 1);
+    })
+    .await;
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "without containers");
+    controller.declare(2, "good");
+    controller.push((0..2).map(|number| activation(number, 1)));
+    router.metric_is("router_overflow_stored", |stored| stored == 1).await;
+    controller.push((10..30).map(|number| activation(number, 2)));
+    router.metric_is("router_overflow_stored", |stored| stored == 20).await;
+    let mut invoker = Invoker::open(&router, "node").await;
+    invoker.register(7, "good", 1);
+    run(&mut invoker, 10..30).await;
+    assert_eq!(completed_and_damaged(&mut controller, 20).await, (20, 0));
+    // And back: what the other one has there is still its own.
+    invoker.register(8, "without containers", 1);
+    run(&mut invoker, 0..2).await;
+    assert_eq!(completed_and_damaged(&mut controller, 2).await, (2, 0));
+    router.metric_is("router_overflow_lanes", |lanes| lanes == 0).await;
+}
+
+#[tokio::test]
+async fn asking_a_restarted_router_leaves_what_is_durable_alone() {
+    let folder = Folder::new("asked");
+    let mut router = started(folder.small()).await;
+    let mut controller = Controller::open(&router, "controller").await;
+    let session = controller.welcome().await.session;
+    controller.declare(1, "good");
+    let fire = |number| v1::Activation { reply: v1::Reply::Accepted as i32, ..activation(number, 1) };
+    controller.push((0..40).map(fire));
+    router.metric_is("router_overflow_stored", |stored| stored == 30).await;
+    router.stop();
+    assert_eq!(router.stopped().await.stored, 30);
+
+    let router = started(folder.small()).await;
+    let hello = v1::ControllerHello { controller_id: "controller".into(), session };
+    let outstanding: Vec<_> = (10..40).map(id).collect();
+    let first = v1::PushRequest { hello: Some(hello), outstanding, ..Default::default() };
+    let mut controller = Controller::open_with(connect(&router).await, first).await.unwrap();
+    assert!(!controller.welcome().await.resumed);
+    for number in 10..40 {
+        let refusal = controller.refusal().await;
+        assert_eq!(refused(&refusal), (v1::Reason::OutcomeUnknown, "outstanding".to_owned(), 0));
+        assert_eq!(refusal.id, id(number));
+    }
+    let mut invoker = Invoker::open(&router, "node").await;
+    invoker.register(7, "good", 4);
+    run(&mut invoker, 10..40).await;
+}
+
+#[tokio::test]
+async fn a_controller_that_missed_its_acknowledgement_hears_it_again() {
+    let folder = Folder::new("acknowledged");
+    let router = started(folder.small()).await;
+    let mut controller = Controller::open(&router, "controller").await;
+    let session = controller.welcome().await.session;
+    controller.declare(1, "good");
+    let fire = |number| v1::Activation { reply: v1::Reply::Accepted as i32, ..activation(number, 1) };
+    controller.push((0..12).map(fire));
+    for _ in 0..12 {
+        assert_eq!(controller.answer().await.outcome(), v1::Outcome::Accepted);
+    }
+    // As if it had not heard: it takes its own session over.
+    let hello = v1::ControllerHello { controller_id: "controller".into(), session };
+    let outstanding = vec![id(3), id(11), id(77)];
+    let first = v1::PushRequest { hello: Some(hello), outstanding, ..Default::default() };
+    let mut again = Controller::open_with(connect(&router).await, first).await.unwrap();
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        let answer = again.answer().await;
+        heard.push((answer.id.clone(), answer.outcome(), answer.durability()));
+    }
+    heard.sort();
+    let mut expected = vec![
+        (id(3), v1::Outcome::Accepted, v1::Durability::Memory),
+        (id(11), v1::Outcome::Accepted, v1::Durability::Durable),
+        (id(77), v1::Outcome::Lost, v1::Durability::Unspecified),
+    ];
+    expected.sort();
+    assert_eq!(heard, expected);
 }

@@ -3,6 +3,7 @@
 use crate::peers::within;
 use router::app::App;
 use router::config::Config;
+use router::drain::Left;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::JoinHandle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +17,7 @@ pub(crate) struct Router {
     /// Where operators look.
     pub(crate) admin: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
-    running: Option<JoinHandle<usize>>,
+    running: Option<JoinHandle<Left>>,
 }
 
 impl Router {
@@ -50,8 +51,8 @@ impl Router {
         self.running.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits until it has stopped; how many activations were left.
-    pub(crate) async fn stopped(mut self) -> usize {
+    /// Waits until it has stopped; what was left.
+    pub(crate) async fn stopped(mut self) -> Left {
         let running = self.running.take().unwrap();
         within("the router's end", tokio::task::spawn_blocking(|| running.join().unwrap())).await.unwrap()
     }

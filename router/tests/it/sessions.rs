@@ -9,6 +9,7 @@ use crate::scene::{CONCURRENCY, GOOD, Scene};
 use bytes::Bytes;
 use proto::v1::{self, Reason};
 use router::config::Config;
+use router::drain::Left;
 use tonic::Code;
 
 fn parked(kind: &str) -> String {
@@ -105,10 +106,69 @@ async fn bad_outstanding_ids_are_refused_one_by_one() {
     let session = controller_breaks(&mut scene).await;
     let outstanding = [Bytes::from_static(b"short"), id(1), id(2)];
     assert!(open_again(&mut scene, comes_back(&session, outstanding)).await);
-    assert_eq!(refused(&scene.controller.refusal().await), (Reason::IdLength, "id".to_owned(), 16));
+    assert_eq!(refused(&scene.controller.refusal().await), (Reason::IdLength, "outstanding".to_owned(), 16));
     let too_long = (Reason::FrameTooLong, "outstanding".to_owned(), 3);
     assert_eq!(refused(&scene.controller.refusal().await), too_long);
     assert_answer(&mut scene.controller, &id(1), v1::Outcome::Lost).await;
+    scene.round_trip().await;
+}
+
+#[tokio::test]
+async fn an_id_is_answered_once_however_often_it_is_named() {
+    let mut scene = Scene::start(|_| ()).await;
+    let session = controller_breaks(&mut scene).await;
+    assert!(open_again(&mut scene, comes_back(&session, [id(1), id(2), id(1), id(1)])).await);
+    // Named again in a later frame of the same question.
+    let outstanding = vec![id(2), id(3)];
+    scene.controller.send(v1::PushRequest { outstanding, ..Default::default() });
+    for number in 1..=3 {
+        assert_answer(&mut scene.controller, &id(number), v1::Outcome::Lost).await;
+    }
+    scene.round_trip().await;
+}
+
+#[tokio::test]
+async fn who_has_pushed_again_may_not_ask_any_more() {
+    let mut scene = Scene::start(|_| ()).await;
+    let dispatch = scene.in_flight().await;
+    let session = controller_breaks(&mut scene).await;
+    assert!(open_again(&mut scene, comes_back(&session, [])).await);
+    // A frame without a question ends the asking; its answer and that of before are said.
+    scene.invoker.complete(completion(&dispatch));
+    scene.completed(&dispatch).await;
+    scene.round_trip().await;
+    let outstanding = vec![dispatch.id.clone()];
+    scene.controller.send(v1::PushRequest { outstanding, ..Default::default() });
+    let refusal = scene.controller.refusal().await;
+    assert_eq!(refused(&refusal), (Reason::Repeated, "outstanding".to_owned(), 0));
+    assert_eq!(refusal.id, dispatch.id);
+    scene.round_trip().await;
+}
+
+#[tokio::test]
+async fn who_resumed_nothing_may_not_ask() {
+    let mut scene = Scene::start(|_| ()).await;
+    scene.controller.send(v1::PushRequest { outstanding: vec![id(5)], ..Default::default() });
+    let refusal = scene.controller.refusal().await;
+    assert_eq!(refused(&refusal), (Reason::OutcomeUnknown, "outstanding".to_owned(), 0));
+    // It is not taken for ended by that.
+    scene.controller.push([activation(5, GOOD)]);
+    let dispatch = scene.invoker.dispatch().await;
+    assert_eq!(dispatch.id, id(5));
+    scene.invoker.complete(completion(&dispatch));
+    scene.completed(&dispatch).await;
+}
+
+#[tokio::test]
+async fn a_number_without_a_key_is_given_back() {
+    let mut scene = Scene::start(|_| ()).await;
+    scene.controller.send(v1::PushRequest {
+        declares: vec![v1::DeclareAction { number: GOOD, key: None }],
+        activations: vec![activation(1, GOOD)],
+        ..Default::default()
+    });
+    assert_eq!(rejection(&scene.controller.answer().await).0, Reason::ActionUnknown);
+    scene.controller.declare(GOOD, "good");
     scene.round_trip().await;
 }
 
@@ -544,7 +604,7 @@ async fn a_drain_by_an_operator_under_load_loses_nothing() {
     scene.controller.end().await.unwrap();
     scene.invoker.end().await.unwrap();
     within("the node's end", running).await.unwrap();
-    assert_eq!(scene.router.stopped().await, 0);
+    assert_eq!(scene.router.stopped().await, Left::default());
 }
 
 #[tokio::test]
@@ -559,7 +619,7 @@ async fn a_drain_waits_for_a_controller_that_is_away_no_longer_than_its_grace() 
     scene.invoker.complete(completion(&dispatch));
     scene.router.metric_is(&event("completed"), |n| n == 1).await;
     scene.router.stop();
-    assert_eq!(scene.router.stopped().await, 0);
+    assert_eq!(scene.router.stopped().await, Left::default());
 }
 
 #[tokio::test]
@@ -575,5 +635,5 @@ async fn a_controller_that_comes_back_to_a_router_that_drains_gets_its_answers()
     assert!(open_again(&mut scene, comes_back(&session, [dispatch.id.clone()])).await);
     scene.completed(&dispatch).await;
     scene.controller.end().await.unwrap();
-    assert_eq!(scene.router.stopped().await, 0);
+    assert_eq!(scene.router.stopped().await, Left::default());
 }

@@ -28,6 +28,10 @@ pub(super) struct CallBook {
     pub(super) kept_at: Option<(u16, u64)>,
     /// Damage has hit it there.
     pub(super) hit: bool,
+    /// And it is still known whose it was.
+    pub(super) noted: bool,
+    /// The router ends, and its caller was told that it stays there.
+    pub(super) parted: bool,
     /// True time: when it is worthless, and when it was sent to the store.
     pub(super) wall_deadline: u64,
     pub(super) spilled_at: u64,
@@ -124,6 +128,10 @@ pub(super) struct ActionBook {
     pub(super) refilled: u64,
     /// Those of this life that are stored or on their way there.
     pub(super) out: u64,
+    /// Of those of this life, the ones that are acknowledged as stored and not consumed.
+    pub(super) kept: u64,
+    /// Since when it has had room and something in the store, and nothing has come; on the router's clock.
+    pub(super) starved_since: Option<u64>,
     /// It may wait for something of which is not known here that it is there no more.
     pub(super) hurt: bool,
     pub(super) containers: Vec<u32>,
@@ -165,4 +173,6 @@ pub struct Sums {
     pub repeated: u64,
     pub spill_refused: u64,
     pub spill_unknown: u64,
+    pub spill_damaged: u64,
+    pub cut_off: u64,
 }

@@ -234,6 +234,8 @@ impl Checker {
             handed: 0,
             kept_at: None,
             hit: false,
+            noted: false,
+            parted: false,
             wall_deadline: 0,
             spilled_at: 0,
             life: 0,
@@ -385,5 +387,6 @@ fn clear_action(action: &mut ActionBook) {
     action.queue.clear();
     action.containers.clear();
     (action.queued, action.queued_bytes, action.dirty) = (0, 0, false);
-    (action.refilled, action.out, action.hurt) = (0, 0, false);
+    (action.refilled, action.out, action.kept) = (0, 0, 0);
+    (action.hurt, action.starved_since) = (false, None);
 }

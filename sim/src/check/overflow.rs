@@ -50,6 +50,9 @@ pub enum Told {
     Unknown,
 }
 
+/// How long something in the store may take to come back to an action that has room. Times of the store are of a second at most.
+const STARVED_US_MAX: u64 = 5_000_000;
+
 impl Flow {
     /// Before the world began.
     pub(super) fn clear(&mut self) {
@@ -88,7 +91,7 @@ impl Checker {
         self.owing -= u32::from(book.owed.take().is_some());
         book.place = Place::Spilling;
         book.written += 1;
-        book.hit = false;
+        (book.hit, book.noted, book.parted) = (false, false, false);
         book.wall_deadline = (now + book.deadline).saturating_sub(local);
         book.spilled_at = now;
         let (sequence, action) = (book.sequence, usize::from(book.action));
@@ -114,15 +117,15 @@ impl Checker {
                 book.place = Place::Stored;
                 book.kept_at = Some((lane, position));
                 self.flow.kept.insert((lane, position), call);
+                action.kept += 1;
                 self.sums.accepted += 1;
                 self.flow.moved.stored += 1;
+                self.sums.spilled += 1;
                 // Ended while it was on its way: whoever sent it is told so, and when it is read it is dropped.
                 if book.void {
-                    self.sums.lost += 1;
                     self.sums.spill_unknown += 1;
                     book.owed = Some(Said::Lost);
                 } else {
-                    self.sums.spilled += 1;
                     book.owed = book.quiet.then_some(Said::Accepted);
                 }
                 self.owing += u32::from(book.owed.is_some());
@@ -152,11 +155,11 @@ impl Checker {
         self.touch(at);
     }
 
-    /// Damage has hit its record in the store.
-    pub fn hit(&mut self, call: Call) {
-        self.note(Seen::Hit { call });
+    /// Damage has hit its record in the store. `noted`: it is still known whose it was.
+    pub fn hit(&mut self, call: Call, noted: bool) {
+        self.note(Seen::Hit { call, noted });
         let book = &mut self.calls[call as usize];
-        book.hit = true;
+        (book.hit, book.noted) = (true, noted);
         self.flow.moved.damaged += 1;
         self.actions[usize::from(book.action)].hurt = true;
     }
@@ -173,8 +176,9 @@ impl Checker {
         self.actions[usize::from(action)].hurt = true;
     }
 
-    /// A lane is about to mark these as consumed and hand them in. True for those of an earlier life that it decided so of right now.
-    pub fn handing(&mut self, lane: u16, calls: Vec<(Call, bool)>) {
+    /// A lane is about to mark these as consumed and hand them in, and to answer those that are damaged. True for those of an earlier life
+    /// that it decided so of right now.
+    pub fn handing(&mut self, lane: u16, calls: Vec<(Call, bool)>, lost: Vec<Call>) {
         self.note(Seen::Handing { lane, many: u32::try_from(calls.len()).unwrap_or(u32::MAX) });
         for (call, recovered) in &calls {
             let (wall, slack) = self.wall(*call);
@@ -187,13 +191,26 @@ impl Checker {
             }
         }
         self.flow.handing.insert(lane, calls.into_iter().map(|(call, _)| call).collect());
+        let whole = lost.iter().find(|call| !self.calls[**call as usize].hit);
+        if let Some(call) = whole {
+            self.fail(Invariant::I6, Some(*call), "said to be damaged, and it is whole");
+        }
     }
 
-    /// A consume mark is durable.
-    pub fn marked(&mut self, lane: u16, before: u64) {
+    /// So many records are missing, and nobody knows whose.
+    pub fn missing(&mut self, records: u64) {
+        self.sums.spill_damaged += records;
+    }
+
+    /// A consume mark is durable: for all below `before`, and for the actions it names below their positions.
+    pub fn marked(&mut self, lane: u16, before: u64, named: &[(u16, u64)]) {
         self.note(Seen::Marked { lane, before });
-        let rest = self.flow.kept.range((lane, 0)..(lane, before)).map(|(at, call)| (*at, *call));
-        let consumed: Vec<((u16, u64), Call)> = rest.collect();
+        let is_consumed = |at: u64, call: Call| {
+            let action = self.calls[call as usize].action;
+            at < before || named.iter().any(|(other, to)| *other == action && at < *to)
+        };
+        let rest = self.flow.kept.range((lane, 0)..=(lane, u64::MAX)).map(|(at, call)| (*at, *call));
+        let consumed: Vec<((u16, u64), Call)> = rest.filter(|((_, at), call)| is_consumed(*at, *call)).collect();
         let announced = self.flow.handing.remove(&lane).unwrap_or_default();
         for (at, call) in consumed {
             self.flow.kept.remove(&at);
@@ -201,12 +218,22 @@ impl Checker {
             let (wall, slack) = self.wall(call);
             let book = &mut self.calls[call as usize];
             book.kept_at = None;
+            if book.life == life {
+                let kept = &mut self.actions[usize::from(book.action)].kept;
+                *kept = kept.saturating_sub(1);
+            }
             if announced.contains(&call) {
                 self.flow.due.push(call);
             } else if book.hit {
                 if book.life == life && book.place == Place::Stored {
                     book.place = Place::Ended;
                     self.actions[usize::from(book.action)].out -= 1;
+                    // What nobody knows whose it was is counted once it is missed.
+                    self.sums.spill_damaged += u64::from(book.noted);
+                    if book.noted && !book.quiet && !book.void {
+                        book.owed = Some(Said::rejected(Reason::RecordDamaged));
+                        self.owing += 1;
+                    }
                 }
             } else if self.now + slack < wall || book.life == life && book.place == Place::Stored {
                 self.fail(Invariant::I6, Some(call), "durable, and consumed without being handed in");
@@ -222,8 +249,8 @@ impl Checker {
     }
 
     /// A mark turned out to be durable though the router died before it knew: what it covers is lost, if it was to be handed in.
-    pub fn marked_in_crash(&mut self, lane: u16, before: u64) {
-        self.marked(lane, before);
+    pub fn marked_in_crash(&mut self, lane: u16, before: u64, named: &[(u16, u64)]) {
+        self.marked(lane, before, named);
         self.flow.moved.lost_in_crash += self.flow.due.len() as u64;
         self.flow.due.clear();
     }
@@ -249,7 +276,8 @@ impl Checker {
                 self.sums.repeated += 1;
                 return;
             }
-            self.actions[usize::from(book.action)].out -= 1;
+            let action = &mut self.actions[usize::from(book.action)];
+            (action.out, action.starved_since) = (action.out - 1, None);
             if book.void {
                 book.place = Place::Ended;
                 self.sums.repeated += 1;
@@ -316,8 +344,34 @@ impl Checker {
         !self.flow.open || self.flow.pending + self.own_bytes(call) > limits.pending_bytes_max
     }
 
-    /// After each input: what the engine says is on its way into the store.
-    pub fn overflow_settled(&mut self, pending: u64) {
+    /// An action that has room and something in the store gets it within a time that does not depend on other actions.
+    fn judge_starved(&mut self, healthy: bool) {
+        let (local, open) = (self.local, self.flow.open && healthy && !self.draining);
+        let mut starved = None;
+        for (at, action) in (0..).zip(&mut self.actions) {
+            let waits = open && !action.hurt && action.kept > 0 && action.queued == 0;
+            let has_room = |number: &u32| {
+                let container = &self.containers[*number as usize];
+                let takes = container.open && !container.gone && !container.suspended && !container.awaiting;
+                takes && container.credits > 0 && container.strikes == 0
+            };
+            if waits && action.containers.iter().any(has_room) {
+                let since = *action.starved_since.get_or_insert(local);
+                starved = starved.or((local.saturating_sub(since) > STARVED_US_MAX).then_some((at, local - since)));
+            } else {
+                action.starved_since = None;
+            }
+        }
+        if let Some((action, for_us)) = starved {
+            let at: u16 = action;
+            let what = format!("action {at} has room and something in the store, and got nothing for {for_us} us");
+            self.fail(Invariant::I8, None, what);
+        }
+    }
+
+    /// After each input: what the engine says is on its way into the store. `healthy`: nothing is wrong with the store.
+    pub fn overflow_settled(&mut self, pending: u64, healthy: bool) {
+        self.judge_starved(healthy);
         let here = self.flow.pending;
         if pending != here {
             let what = format!("{pending} B are said to be on their way into the store, there are {here} B");
@@ -357,8 +411,12 @@ impl Checker {
         }
     }
 
-    /// After the faults, when nobody waits any more: the store is empty but for what was damaged.
-    pub fn overflow_rested(&mut self, lanes_in_use: usize) {
+    /// After the faults, when nobody waits any more: the store is empty but for what was damaged. `stored` is how many the router
+    /// says there are.
+    pub fn overflow_rested(&mut self, lanes_in_use: usize, stored: u64) {
+        if stored != 0 {
+            self.fail(Invariant::I7, None, format!("{stored} are said to be stored, none is"));
+        }
         let left = self.flow.kept.values().find(|call| !self.calls[**call as usize].hit);
         if let Some(call) = left.copied() {
             self.fail(Invariant::I6, Some(call), "durable, and it never came back");

@@ -69,7 +69,7 @@ pub enum Seen {
     StoreOpen { open: bool },
     Spilling { call: Call, lane: u16 },
     Told { call: Call, told: Told },
-    Hit { call: Call },
+    Hit { call: Call, noted: bool },
     Handing { lane: u16, many: u32 },
     Marked { lane: u16, before: u64 },
     Refilled { call: Call, recovered: bool },
@@ -108,7 +108,7 @@ impl Seen {
             | Self::Unsent { call, .. }
             | Self::Spilling { call, .. }
             | Self::Told { call, .. }
-            | Self::Hit { call }
+            | Self::Hit { call, .. }
             | Self::Refilled { call, .. }
             | Self::CompletionRead { call, .. }
             | Self::ReturnRead { call, .. }

@@ -253,7 +253,7 @@ fn waiting_beside_a_free_credit_breaks_i8() {
 #[test]
 fn a_drain_that_leaves_something_breaks_i11() {
     let mut checker = scene(1);
-    checker.drain_over(1, true);
+    checker.drain_over(1, true, true);
     broken(&checker, Invariant::I11, "still holds 1");
 }
 
@@ -289,7 +289,7 @@ fn overflowing() -> Checker {
 fn keep(checker: &mut Checker, position: u64) -> Call {
     let call = push(checker, 0);
     checker.spilling(call, 3);
-    checker.overflow_settled(checker.flow.pending);
+    checker.overflow_settled(checker.flow.pending, true);
     checker.told(call, Told::Kept(3, position));
     checker.settled(0, 2, 20);
     assert!(checker.violation().is_none(), "{:?}", checker.violation());
@@ -297,8 +297,8 @@ fn keep(checker: &mut Checker, position: u64) -> Call {
 }
 
 fn mark(checker: &mut Checker, call: Call, before: u64) {
-    checker.handing(3, vec![(call, false)]);
-    checker.marked(3, before);
+    checker.handing(3, vec![(call, false)], vec![]);
+    checker.marked(3, before, &[]);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn what_is_kept_and_comes_back_is_good() {
     checker.refilled(call, false, 1_000_000);
     checker.settled(0, 3, 30);
     checker.handed_over();
-    checker.overflow_rested(0);
+    checker.overflow_rested(0, 0);
     assert!(checker.violation().is_none(), "{:?}", checker.violation());
 }
 
@@ -320,7 +320,7 @@ fn what_was_ended_on_its_way_is_lost_once_it_is_kept() {
         let mut checker = overflowing();
         let call = push(&mut checker, 0);
         checker.spilling(call, 3);
-        checker.overflow_settled(checker.flow.pending);
+        checker.overflow_settled(checker.flow.pending, true);
         checker.told_lost(call, 1);
         checker.told(call, Told::Kept(3, 0));
         said.into_iter().for_each(|said| checker.answered(0, call, 0, said));
@@ -364,7 +364,7 @@ fn overtaking_what_is_stored_breaks_i3() {
 fn what_is_durable_and_vanishes_breaks_i6() {
     let mut checker = overflowing();
     keep(&mut checker, 0);
-    checker.overflow_rested(0);
+    checker.overflow_rested(0, 0);
     broken(&checker, Invariant::I6, "never came back");
     let mut checker = overflowing();
     let (_, second) = (keep(&mut checker, 0), keep(&mut checker, 1));
@@ -381,13 +381,13 @@ fn what_is_durable_and_vanishes_breaks_i6() {
 fn what_damage_has_hit_may_vanish_but_not_be_read() {
     let mut checker = overflowing();
     let call = keep(&mut checker, 0);
-    checker.hit(call);
-    checker.marked(3, 1);
-    checker.overflow_rested(0);
+    checker.hit(call, false);
+    checker.marked(3, 1, &[]);
+    checker.overflow_rested(0, 0);
     assert!(checker.violation().is_none(), "{:?}", checker.violation());
     let mut checker = overflowing();
     let call = keep(&mut checker, 0);
-    checker.hit(call);
+    checker.hit(call, false);
     checker.fetched(call);
     broken(&checker, Invariant::I6, "damaged");
 }
@@ -398,10 +398,10 @@ fn a_crash_loses_no_more_than_was_being_handed_in() {
         let mut checker = overflowing();
         let call = keep(&mut checker, 0);
         if announced {
-            checker.handing(3, vec![(call, false)]);
+            checker.handing(3, vec![(call, false)], vec![]);
         }
         checker.router_died();
-        checker.marked_in_crash(3, 1);
+        checker.marked_in_crash(3, 1, &[]);
         assert_eq!(checker.moved().lost_in_crash, u64::from(announced));
         assert_eq!(checker.violation().is_none(), announced);
     }
@@ -416,8 +416,8 @@ fn one_of_an_earlier_life_comes_back_in_its_time() {
         checker.at(100_000);
         checker.router_began(&checker.limits.clone());
         checker.router_shows(100_000);
-        checker.handing(3, vec![(call, true)]);
-        checker.marked(3, 1);
+        checker.handing(3, vec![(call, true)], vec![]);
+        checker.marked(3, 1, &[]);
         checker.refilled(call, true, 100_000 + left);
         assert_eq!(checker.violation().is_none(), fair, "{:?}", checker.violation());
     }
@@ -425,7 +425,7 @@ fn one_of_an_earlier_life_comes_back_in_its_time() {
     let call = keep(&mut checker, 0);
     checker.router_died();
     checker.at(2_000_000);
-    checker.handing(3, vec![(call, true)]);
+    checker.handing(3, vec![(call, true)], vec![]);
     broken(&checker, Invariant::I5, "its time was over");
 }
 
@@ -442,15 +442,15 @@ fn a_refusal_beside_an_open_store_breaks_i4() {
 #[test]
 fn more_on_the_way_or_back_than_there_may_be_breaks_i4_or_i7() {
     let mut checker = overflowing();
-    checker.overflow_settled(1);
+    checker.overflow_settled(1, true);
     broken(&checker, Invariant::I7, "1 B are said");
     let mut checker = overflowing();
     // One may come back at a time, where two may be queued.
     let both = [keep(&mut checker, 0), keep(&mut checker, 1)];
-    checker.handing(3, both.iter().map(|call| (*call, false)).collect());
-    checker.marked(3, 2);
+    checker.handing(3, both.iter().map(|call| (*call, false)).collect(), vec![]);
+    checker.marked(3, 2, &[]);
     both.iter().for_each(|call| checker.refilled(*call, false, 1_000_000));
-    checker.overflow_settled(0);
+    checker.overflow_settled(0, true);
     broken(&checker, Invariant::I4, "2 that came from the store");
 }
 
@@ -460,11 +460,11 @@ fn one_that_may_have_expired_unheard_is_not_too_many() {
         let mut checker = overflowing();
         let both = [keep(&mut checker, 0), keep(&mut checker, 1)];
         both.iter().for_each(|call| checker.calls[*call as usize].quiet = true);
-        checker.handing(3, both.iter().map(|call| (*call, false)).collect());
-        checker.marked(3, 2);
+        checker.handing(3, both.iter().map(|call| (*call, false)).collect(), vec![]);
+        checker.marked(3, 2, &[]);
         both.iter().for_each(|call| checker.refilled(*call, false, 1_000_000));
         checker.router_shows(shows);
-        checker.overflow_settled(0);
+        checker.overflow_settled(0, true);
         assert_eq!(checker.violation().is_none(), good, "{:?}", checker.violation());
     }
 }
@@ -472,6 +472,81 @@ fn one_that_may_have_expired_unheard_is_not_too_many() {
 #[test]
 fn a_lane_that_is_not_left_breaks_i12() {
     let mut checker = overflowing();
-    checker.overflow_rested(1);
+    checker.overflow_rested(1, 0);
     broken(&checker, Invariant::I12, "1 lanes");
+}
+
+#[test]
+fn what_is_said_to_be_stored_in_an_empty_store_breaks_i7() {
+    let mut checker = overflowing();
+    checker.overflow_rested(0, 3);
+    broken(&checker, Invariant::I7, "3 are said to be stored");
+}
+
+#[test]
+fn what_is_known_to_be_damaged_is_answered_at_once_and_only_that() {
+    let said = Said::rejected(Reason::RecordDamaged);
+    for (noted, answered) in [(true, true), (true, false), (false, true)] {
+        let mut checker = overflowing();
+        let call = keep(&mut checker, 0);
+        checker.hit(call, noted);
+        checker.handing(3, vec![], if noted { vec![call] } else { vec![] });
+        checker.marked(3, 1, &[]);
+        if answered {
+            checker.answered(0, call, 0, said);
+        }
+        checker.settled(0, 2, 20);
+        assert_eq!(checker.violation().is_none(), noted && answered, "{:?}", checker.violation());
+    }
+    let mut checker = overflowing();
+    let call = keep(&mut checker, 0);
+    checker.handing(3, vec![], vec![call]);
+    broken(&checker, Invariant::I6, "it is whole");
+}
+
+#[test]
+fn a_mark_consumes_what_it_names_and_nothing_of_others() {
+    for (named, good) in [(vec![], true), (vec![(0, 1)], true), (vec![(1, 1)], true)] {
+        let mut checker = overflowing();
+        let call = keep(&mut checker, 0);
+        let own = checker.calls[call as usize].action;
+        let names_it = named.iter().any(|(action, _)| *action == own);
+        checker.marked(3, 0, &named);
+        assert_eq!(checker.violation().is_none(), good && !names_it, "{:?}", checker.violation());
+    }
+}
+
+#[test]
+fn an_action_that_has_room_and_gets_nothing_from_the_store_breaks_i8() {
+    for (healthy, good) in [(true, false), (false, true)] {
+        let mut checker = overflowing();
+        let call = keep(&mut checker, 0);
+        let action = checker.calls[call as usize].action;
+        checker.session_began(1);
+        checker.registered(1, 0, 0, action, 1, 1);
+        checker.actions[usize::from(action)].queued = 0;
+        for shows in [0, 4_000_000, 8_000_000] {
+            checker.router_shows(shows);
+            checker.overflow_settled(0, healthy);
+        }
+        assert_eq!(checker.violation().is_none(), good, "{:?}", checker.violation());
+    }
+}
+
+#[test]
+fn a_drain_that_ends_in_silence_breaks_i11() {
+    for (parted, good) in [(true, true), (false, false)] {
+        let mut checker = overflowing();
+        let call = keep(&mut checker, 0);
+        checker.router_drains();
+        if parted {
+            checker.answered(0, call, 0, Said::Accepted);
+        }
+        // What is queued is cut off.
+        let queued: Vec<_> = (0..).zip(&checker.calls).filter(|(_, book)| book.place == Place::Queued).collect();
+        let queued: Vec<u32> = queued.into_iter().map(|(call, _)| call).collect();
+        queued.iter().for_each(|call| checker.answered(0, *call, 0, Said::rejected(Reason::Draining)));
+        checker.drain_over(0, true, true);
+        assert_eq!(checker.violation().is_none(), good, "{:?}", checker.violation());
+    }
 }

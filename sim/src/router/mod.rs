@@ -18,7 +18,7 @@ use engine::hub::{Action, Hub, Pass};
 use engine::id::StreamId;
 use engine::input::Input;
 use engine::mailbox::Awaiting;
-use engine::outcome::{Outcome, Reason, RunStatus};
+use engine::outcome::{Outcome, Reason, Rejection, RunStatus};
 use engine::sessions::{Bounds, Sessions};
 use engine::tally::Count;
 use engine::time::Timestamp;
@@ -107,7 +107,9 @@ impl Router {
     pub fn clear(&mut self, clock: Clock, plan: &Plan) {
         self.stop();
         self.store = match (&plan.store, &plan.limits.overflow) {
-            (Some(store), Some(overflow)) => Store::new(overflow.lanes, store.kafka, store.record_bytes_max),
+            (Some(store), Some(overflow)) => {
+                Store::new(overflow.lanes, store.kafka, store.record_bytes_max, store.named_max)
+            }
             _ => Store::default(),
         };
         (self.life, self.clock) = (0, clock);
@@ -176,15 +178,18 @@ impl Router {
         self.retire_quiet(ctx);
         let held = self.hub.unanswered();
         let patient = ctx.now < self.drain_until;
-        if (held > 0 || self.still_refills(ctx)) && patient {
+        if (held > 0 || self.still_refills(ctx) || !self.has_parted(ctx)) && patient {
             self.look_again(ctx);
             return false;
+        }
+        if held > 0 {
+            self.cut_off(ctx);
         }
         self.ending = true;
         self.end_vain(ctx);
         for at in 0..self.sessions.len() {
             if !self.sessions[at].over {
-                self.sessions[at].mailbox.finish();
+                self.sessions[at].mailbox.forgive();
                 self.plan_write(at, ctx);
             }
         }
@@ -192,8 +197,19 @@ impl Router {
             self.look_again(ctx);
             return false;
         }
-        ctx.checker.drain_over(held, patient);
+        let parted = self.has_parted(ctx);
+        ctx.checker.drain_over(held, patient, parted);
         true
+    }
+
+    /// The time of the drain is over.
+    fn cut_off(&mut self, ctx: &mut Ctx) {
+        self.begin(ctx);
+        ctx.checker.gives_up();
+        self.hub.cut_off(Rejection::new(Reason::Draining, "", 0), &mut self.pass);
+        self.carry_out(ctx);
+        self.settled(ctx);
+        self.hub.settle(&mut self.pass);
     }
 
     // The engine.
@@ -217,8 +233,14 @@ impl Router {
         let budget = self.hub.budget();
         ctx.checker.settled(self.pass.now.as_micros(), budget.queued(), budget.queued_bytes());
         if let Some(lanes) = self.hub.lanes() {
-            ctx.checker.overflow_settled(lanes.pending_bytes());
+            ctx.checker
+                .overflow_settled(lanes.pending_bytes(), self.store.is_healthy(ctx.now) && self.shares_freely(ctx));
         }
+    }
+
+    /// Whether a mark may name all actions, so that none ever waits for another.
+    fn shares_freely(&self, ctx: &Ctx) -> bool {
+        self.store.named_max() >= usize::from(ctx.plan.actions)
     }
 
     /// Works on the timers that are due.
@@ -342,6 +364,8 @@ impl Router {
             repeated: totals.of(Count::Repeated),
             spill_refused: totals.of(Count::SpillRefused),
             spill_unknown: totals.of(Count::SpillUnknown),
+            spill_damaged: totals.of(Count::SpillDamaged),
+            cut_off: totals.of(Count::CutOff),
             rejected: rejected.map(|reason| totals.rejected(*reason)).sum(),
         };
         ctx.checker.quiet(&sums, self.hub.held());

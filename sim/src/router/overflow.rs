@@ -4,14 +4,15 @@
 use super::Router;
 use crate::check::Told;
 use crate::ctx::{Ctx, Event};
-use crate::store::{Body, Failure, Unread};
-use engine::backlog::{Backlog, Fetched, Handover, Step};
-use engine::effect::{Refill, Spill, Spilled, Want};
-use engine::id::{ActionKey, StreamId};
+use crate::store::{Batch, Body, Failure, Unread};
+use engine::backlog::{Backlog, Fetched, Handover, Parting, Step, What, Whose};
+use engine::effect::{Effect, Entry, Refill, Spill, Spilled, Want};
+use engine::extents::Extents;
+use engine::id::{ActionKey, Group, StreamId};
 use engine::input::{Input, Unstored};
 use engine::lanes::Lane;
 use engine::mutant::{Mutant, is};
-use engine::outcome::Reply;
+use engine::outcome::{Answer, Durability, Outcome, Reply, Stages};
 use engine::tally::Count;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -48,8 +49,11 @@ pub(super) struct Flow {
     writing: Vec<Spill>,
     results: Vec<(u16, Result<u64, Failure>)>,
     busy: bool,
+    extents: Extents,
     ways: Vec<Way>,
     looking: bool,
+    /// Controllers hear of what stays.
+    parting: bool,
 }
 
 /// The way back of a lane.
@@ -66,7 +70,7 @@ struct Way {
 #[derive(Debug)]
 enum Doing {
     Nothing,
-    Reading(u64, Want),
+    Reading(u64, Option<Group>, Want),
     Marking(Handover),
 }
 
@@ -106,8 +110,8 @@ impl Router {
     /// A life ends, in the middle of whatever it is.
     pub(super) fn lose_store(&mut self, ctx: &mut Ctx) {
         self.flow = Flow::default();
-        for (lane, before) in self.store.crash(&mut ctx.dice) {
-            ctx.checker.marked_in_crash(lane, before);
+        for (lane, before, named) in self.store.crash(&mut ctx.dice) {
+            ctx.checker.marked_in_crash(lane, before, &numbered(&named, ctx));
         }
     }
 
@@ -129,7 +133,7 @@ impl Router {
                 lanes.occupy(Lane(lane));
             }
             self.flow.ways.push(Way {
-                backlog: Backlog::new(first, next),
+                backlog: Backlog::new(first, next, self.store.named_max(), self.store.named(lane)),
                 doing: Doing::Nothing,
                 planned: false,
                 put_off: false,
@@ -174,7 +178,7 @@ impl Router {
                 let action = ctx.call(record.id).map_or(0, |call| ctx.asks[call as usize].action);
                 // As a wall clock that is always right shows it.
                 let wall_deadline = (now + record.deadline.as_micros()).saturating_sub(local.as_micros());
-                (spill.lane.0, Body { life, action, wall_deadline, record })
+                (spill.lane.0, Body { life, action, group: spill.action.key().group(), wall_deadline, record })
             })
             .collect();
         let lanes: Vec<u16> = bodies.iter().map(|(lane, _)| *lane).collect();
@@ -210,20 +214,18 @@ impl Router {
             let wait = ctx.plan.store.map_or(0, |plan| plan.left_alone_us);
             self.plan_work(wait, Work::TryAgain, ctx);
         }
-        let mut ends: Vec<Option<u64>> = vec![None; self.flow.ways.len()];
         for (spill, (lane, result)) in std::mem::take(&mut self.flow.writing).into_iter().zip(results) {
             if let Some(call) = ctx.call(spill.record.id) {
                 ctx.checker.told(call, told(lane, result));
             }
-            ends[usize::from(lane)] = result.ok().map(|position| position + 1).or(ends[usize::from(lane)]);
-            self.enter(&spill.action, Input::Stored(spill.slot, result.map_err(unstored)), ctx);
+            let result = result.map_err(unstored);
+            self.flow.extents.note(Lane(lane), spill.action.key(), result);
+            self.enter(&spill.action, Input::Stored(spill.slot, result), ctx);
         }
         // Only now, that its actions know of it, may it be read.
-        for (lane, end) in (0..).zip(ends) {
-            if let Some(end) = end {
-                self.flow.ways[usize::from(lane)].backlog.extend(end);
-                self.plan_step(lane, ctx);
-            }
+        for extent in self.flow.extents.take() {
+            self.flow.ways[usize::from(extent.lane.0)].backlog.extend(&extent);
+            self.plan_step(extent.lane.0, ctx);
         }
     }
 
@@ -257,12 +259,16 @@ impl Router {
                 }
                 self.look_later(lane, ctx);
             }
-            Step::Read { from, most } => {
-                way.doing = Doing::Reading(from, most);
+            Step::Read { from, only, most } => {
+                way.doing = Doing::Reading(from, only, most);
                 let wait = self.takes(plan.read_us, ctx);
                 self.plan_work(wait, Work::Read(lane), ctx);
             }
-            Step::Recall { key, end } => self.recall(lane, &key, end, ctx),
+            Step::Recall { group, key, end } => self.recall(lane, group, &key, end, ctx),
+            Step::Part(parting) => {
+                self.part(parting, ctx);
+                self.plan_step(lane, ctx);
+            }
             Step::Hand(handover) if handover.is_news_only() => {
                 self.hand_in(handover, ctx);
                 self.plan_step(lane, ctx);
@@ -288,21 +294,22 @@ impl Router {
 
     fn look(&mut self, ctx: &mut Ctx) {
         self.flow.looking = false;
+        self.flow.ways.iter_mut().for_each(|way| way.backlog.look_again());
         (0..self.store.lanes()).for_each(|lane| self.plan_step(lane, ctx));
     }
 
     fn have_read(&mut self, lane: u16, ctx: &mut Ctx) {
-        let Doing::Reading(from, most) = self.take_doing(lane) else { return };
-        let moved = match self.store.read(ctx.now, lane, from, (most.records, most.bytes)) {
+        let Doing::Reading(from, only, most) = self.take_doing(lane) else { return };
+        let moved = match self.store.read(ctx.now, lane, from, only, (most.records, most.bytes)) {
             Ok(batch) => {
                 let moved = batch.next > from;
-                let fetched: Vec<Fetched> =
-                    batch.records.into_iter().map(|(position, body)| self.fetched(position, body, ctx)).collect();
-                self.flow.ways[usize::from(lane)].backlog.fetched(fetched, batch.next);
+                match only {
+                    Some(group) => self.have_fetched(lane, group, batch, ctx),
+                    None => self.have_searched(lane, batch, ctx),
+                }
                 moved
             }
             Err(Unread::Gone(first)) => {
-                self.pass.tally.add(Count::SpillDamaged, 1);
                 self.flow.ways[usize::from(lane)].backlog.skip_to(first);
                 true
             }
@@ -312,31 +319,47 @@ impl Router {
         if moved { self.plan_step(lane, ctx) } else { self.look_later(lane, ctx) }
     }
 
+    /// What was read of an action.
+    fn have_fetched(&mut self, lane: u16, group: Group, batch: Batch, ctx: &mut Ctx) {
+        let lost = |(position, Body { record, .. }): (u64, Body)| {
+            let Spilled { id, controller, reply, .. } = record;
+            Fetched { position, what: What::Lost(Some(Whose { id, controller, reply })) }
+        };
+        let mut fetched: Vec<Fetched> = batch.lost.into_iter().map(lost).collect();
+        for (position, body) in batch.records {
+            fetched.push(Fetched { position, what: What::Whole(self.fetched(body, ctx)) });
+        }
+        fetched.sort_by_key(|fetched| fetched.position);
+        self.flow.ways[usize::from(lane)].backlog.fetched(group, fetched, batch.next);
+    }
+
+    /// What the search for records of an earlier life met.
+    fn have_searched(&mut self, lane: u16, batch: Batch, ctx: &Ctx) {
+        let found = batch.records.into_iter().map(|(at, body)| (at, ctx.keys[usize::from(body.action)].clone()));
+        self.flow.ways[usize::from(lane)].backlog.searched(found, batch.next);
+    }
+
     /// A record as it was read. What one of an earlier life says about times and streams means nothing any more, but for the wall
     /// clock's.
-    fn fetched(&self, position: u64, body: Body, ctx: &mut Ctx) -> Fetched {
-        let Body { life, action, wall_deadline, record } = body;
+    fn fetched(&self, body: Body, ctx: &mut Ctx) -> Spilled {
+        let Body { life, wall_deadline, record, .. } = body;
         if let Some(call) = ctx.call(record.id) {
             ctx.checker.fetched(call);
         }
-        let key = ctx.keys[usize::from(action)].clone();
         if life == self.life {
-            return Fetched { position, key, record };
+            return record;
         }
         let now = self.pass.now;
         let deadline = now + Duration::from_micros(wall_deadline.saturating_sub(ctx.now));
         let (controller, reply, sequence) = (NOBODY, Reply::Outcome, None);
-        Fetched { position, key, record: Spilled { controller, reply, sequence, accepted_at: now, deadline, ..record } }
+        Spilled { controller, reply, sequence, accepted_at: now, deadline, ..record }
     }
 
-    fn recall(&mut self, lane: u16, key: &ActionKey, end: u64, ctx: &mut Ctx) {
+    fn recall(&mut self, lane: u16, group: Group, key: &ActionKey, end: u64, ctx: &mut Ctx) {
         self.note_recalled(key, ctx);
-        if let Ok((action, recalled)) = self.hub.recall(key, Lane(lane), end, &mut self.pass) {
-            self.flow.ways[usize::from(lane)].backlog.offered(action, recalled);
-            self.plan_step(lane, ctx);
-        } else {
-            self.look_later(lane, ctx);
-        }
+        let offered = self.hub.recall(key, Lane(lane), end, &mut self.pass);
+        self.flow.ways[usize::from(lane)].backlog.offered(group, offered.ok());
+        self.plan_step(lane, ctx);
         self.carry_out(ctx);
         self.settled(ctx);
     }
@@ -353,12 +376,13 @@ impl Router {
         let refilled = handover.refilled.iter().flat_map(|(_, refilled)| &refilled.records);
         let calls = refilled.filter_map(|record| Some((ctx.call(record.id)?, record.sequence.is_none() && !again)));
         let calls = calls.collect();
-        ctx.checker.handing(lane, calls);
-        self.store.begin_mark(lane, handover.before);
+        let lost = handover.lost.iter().filter_map(|whose| ctx.call(whose.id)).collect();
+        ctx.checker.handing(lane, calls, lost);
+        self.store.begin_mark(lane, handover.before, handover.named.clone());
         let handover = if is(Mutant::MarkAfterHandOut) {
-            let before = handover.before;
+            let (before, named) = (handover.before, handover.named.clone());
             self.hand_in(handover, ctx);
-            Handover { before, ..Handover::default() }
+            Handover { before, named, ..Handover::default() }
         } else {
             handover
         };
@@ -375,7 +399,7 @@ impl Router {
             way.put_off = true;
             return self.look_later(lane, ctx);
         }
-        ctx.checker.marked(lane, handover.before);
+        ctx.checker.marked(lane, handover.before, &numbered(&handover.named, ctx));
         self.hand_in(handover, ctx);
         ctx.checker.handed_over();
         self.plan_step(lane, ctx);
@@ -383,6 +407,10 @@ impl Router {
 
     fn hand_in(&mut self, handover: Handover, ctx: &mut Ctx) {
         self.pass.tally.add(Count::RecoveredExpired, handover.expired);
+        self.pass.tally.add(Count::SpillDamaged, handover.missing);
+        ctx.checker.missing(handover.missing);
+        self.hub.lose_stored(&handover.lost, &mut self.pass);
+        self.carry_out(ctx);
         for (action, refilled) in handover.refilled {
             for record in &refilled.records {
                 if let Some(call) = ctx.call(record.id) {
@@ -409,6 +437,30 @@ impl Router {
         refills && self.hub.totals().stored() > 0
     }
 
+    /// While it drains and nothing is read back any more: whether controllers have heard of all that stays.
+    pub(super) fn has_parted(&mut self, ctx: &mut Ctx) -> bool {
+        if ctx.plan.store.is_none() || self.hub.lanes().is_none_or(engine::lanes::Lanes::is_refilling) {
+            return true;
+        }
+        if !std::mem::replace(&mut self.flow.parting, true) {
+            self.flow.ways.iter_mut().for_each(|way| way.backlog.part());
+            (0..self.flow.ways.len()).for_each(|lane| self.plan_step(u16::try_from(lane).unwrap_or(u16::MAX), ctx));
+        }
+        self.spilling() == 0 && !self.flow.ways.iter().any(|way| way.backlog.is_to_part())
+    }
+
+    /// The router ends: tells controllers that their activations stay in the store.
+    fn part(&mut self, parting: Parting, ctx: &mut Ctx) {
+        self.hub.lose_stored(&parting.lost, &mut self.pass);
+        for (controller, id) in parting.stay {
+            let (outcome, stages) = (Outcome::Accepted(Durability::Durable), Stages::default());
+            let answer = Entry::Answer(Answer { id, outcome, stages });
+            self.pass.performer.0.push(Effect::Write(controller, answer));
+        }
+        self.carry_out(ctx);
+        self.settled(ctx);
+    }
+
     fn take_doing(&mut self, lane: u16) -> Doing {
         std::mem::replace(&mut self.flow.ways[usize::from(lane)].doing, Doing::Nothing)
     }
@@ -418,7 +470,8 @@ impl Router {
     /// Shows that what came in is there or has ended.
     pub(super) fn show_conserved(&self, ctx: &mut Ctx) {
         let totals = self.hub.totals();
-        let came = totals.of(Count::Accepted) + totals.overdue() + totals.of(Count::Refilled) + self.spilling();
+        let back = totals.of(Count::Refilled) + totals.of(Count::SpillDamaged);
+        let came = totals.of(Count::Accepted) + totals.overdue() + back + self.spilling();
         let there = totals.ended() + self.hub.held() as u64 + totals.of(Count::Spilled);
         ctx.checker.conserved(came, there);
     }
@@ -431,8 +484,14 @@ impl Router {
     /// After the faults, when nobody waits any more.
     pub(super) fn show_store_rested(&self, ctx: &mut Ctx) {
         let in_use = self.hub.lanes().map_or(0, engine::lanes::Lanes::in_use);
-        ctx.checker.overflow_rested(in_use);
+        ctx.checker.overflow_rested(in_use, self.hub.totals().stored());
     }
+}
+
+/// The actions that a mark names, by number.
+fn numbered(named: &[(Group, u64)], ctx: &Ctx) -> Vec<(u16, u64)> {
+    let action = |group: Group| (0..).zip(&ctx.keys).find(|(_, key)| key.group() == group).map(|(action, _)| action);
+    named.iter().filter_map(|(group, to)| Some((action(*group)?, *to))).collect()
 }
 
 fn told(lane: u16, result: Result<u64, Failure>) -> Told {

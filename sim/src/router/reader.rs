@@ -141,8 +141,17 @@ impl Router {
             Ok((found, left)) => {
                 let (controller, deadline) = (StreamId(at as u64), now + left);
                 let accepted_at = now;
-                let push =
-                    input::Push { id, controller, reply, attempt: 1, accepted_at, deadline, payload, accepted: false };
+                let push = input::Push {
+                    id,
+                    controller,
+                    reply,
+                    attempt: 1,
+                    accepted_at,
+                    deadline,
+                    payload,
+                    accepted: false,
+                    refilled: false,
+                };
                 self.enter(&found, Input::Push(push), ctx);
             }
             Err(rejection) => {
@@ -161,15 +170,16 @@ impl Router {
 
     /// Answers those of which the controller will hear nothing else.
     fn tell_lost(&mut self, at: usize, mut ids: Vec<ActivationId>, ctx: &mut Ctx) {
-        ids.retain(|id| !self.sessions[at].mailbox.has_answered(id));
+        ids.retain(|id| self.has_not_answered(at, id));
         let earlier = std::mem::take(&mut self.sessions[at].earlier);
         let session = StreamId(at as u64);
-        self.hub.drop_owed(&mut ids, session, &earlier, &mut self.pass);
+        let mut taken = self.hub.drop_owed(&mut ids, session, &earlier, &mut self.pass);
         ids.iter().for_each(|id| self.hub.end(id));
-        self.hub.drop_owed(&mut ids, session, &earlier, &mut self.pass);
+        taken.extend(self.hub.drop_owed(&mut ids, session, &earlier, &mut self.pass));
         self.sessions[at].earlier = earlier;
         self.carry_out(ctx);
-        ids.retain(|id| !self.sessions[at].mailbox.has_answered(id));
+        ids.retain(|id| self.has_not_answered(at, id));
+        taken.retain(|(id, _)| self.has_not_answered(at, id));
         if self.sessions[at].mailbox.is_closed() {
             // It let more pile up than it may: nothing reaches it any more, and its stream is about to end.
             return;
@@ -182,6 +192,19 @@ impl Router {
             let answer = Answer { id, outcome: Outcome::Lost, stages: Stages::default() };
             self.fill(at, Entry::Answer(answer), ctx);
         }
+        for (id, durability) in taken {
+            if let Some(call) = ctx.call(id) {
+                ctx.checker.told_accepted(call, number(at));
+            }
+            self.sessions[at].mailbox.owe(1);
+            let answer = Answer { id, outcome: Outcome::Accepted(durability), stages: Stages::default() };
+            self.fill(at, Entry::Answer(answer), ctx);
+        }
+    }
+
+    /// Whether an answer is known not to be there. Where nothing is known any more nobody is told anything.
+    fn has_not_answered(&self, at: usize, id: &ActivationId) -> bool {
+        self.sessions[at].mailbox.has_answered(id) == Some(false)
     }
 
     fn register(&mut self, at: usize, register: Register, ctx: &mut Ctx) {

@@ -100,6 +100,7 @@ impl Pair {
             deadline: self.pass.now + Duration::from_micros(u64::from(ticks_left) * TICK_US),
             payload: Bytes::from(vec![id; bytes.into()]),
             accepted: false,
+            refilled: false,
         };
         let (sent, same) = (push(), push());
         self.audit.pushed(&sent);

@@ -134,6 +134,7 @@ impl World {
             deadline: hand.now + TIME_LEFT,
             payload: Bytes::from_static(b"payload"),
             accepted: false,
+            refilled: false,
         };
         self.hub.enter(action, &mut vec![Input::Push(push)], hand);
     }

@@ -60,6 +60,11 @@ impl Lane {
         cell.map(|(_, note)| note)
     }
 
+    /// See [`crate::Overflow::group_marks`].
+    pub(super) fn group_marks(&self) -> Vec<(Group, u64)> {
+        self.shared.log.lock().consumed.groups().to_vec()
+    }
+
     /// See [`crate::Overflow::span`].
     pub(super) fn span(&self) -> Span {
         self.shared.log.lock().span()

@@ -219,6 +219,10 @@ impl Overflow for Disk {
         self.lane(lane)?.note(position)
     }
 
+    fn group_marks(&self, lane: u16) -> Vec<(Group, u64)> {
+        self.lane(lane).map(Lane::group_marks).unwrap_or_default()
+    }
+
     fn span(&self, lane: u16) -> Span {
         self.lane(lane).map(Lane::span).unwrap_or_default()
     }

@@ -158,6 +158,10 @@ impl Overflow for Kafka {
         commits::GROUPS_MAX
     }
 
+    fn group_marks(&self, lane: u16) -> Vec<(Group, u64)> {
+        self.shared.lanes.lane(lane).map(|lane| lane.consumed.groups().to_vec()).unwrap_or_default()
+    }
+
     fn span(&self, lane: u16) -> Span {
         self.shared.lanes.span(lane)
     }

@@ -146,6 +146,10 @@ impl<S: Overflow> Overflow for Sealed<S> {
         self.store.group_marks_max()
     }
 
+    fn group_marks(&self, lane: u16) -> Vec<(Group, u64)> {
+        self.store.group_marks(lane)
+    }
+
     fn note(&self, lane: u16, position: u64) -> Option<Note> {
         self.store.note(lane, position)
     }
@@ -192,6 +196,10 @@ impl<S: Overflow> Overflow for Unsealed<S> {
 
     fn group_marks_max(&self) -> usize {
         self.0.group_marks_max()
+    }
+
+    fn group_marks(&self, lane: u16) -> Vec<(Group, u64)> {
+        self.0.group_marks(lane)
     }
 
     fn note(&self, lane: u16, position: u64) -> Option<Note> {

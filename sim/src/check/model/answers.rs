@@ -56,6 +56,11 @@ impl Checker {
             return self.fail(Invariant::I2, Some(call), format!("answered {said:?} to another than who asked"));
         }
         match said {
+            Said::Rejected(_) if said.reason() == Some(Reason::RecordDamaged) => self.damaged(call, said),
+            Said::Rejected(_) if self.draining && book.place == Place::Queued => {
+                self.cut_off(call, said);
+            }
+            Said::Accepted if self.draining && book.owed.is_none() => self.parted(call),
             Said::Rejected(_) => self.rejected(call, said),
             Said::Expired => self.expired(now, call),
             Said::TimedOut => self.overdue(now, call),
@@ -68,6 +73,44 @@ impl Checker {
                 let what = format!("answered {said:?} where {owed:?} was owed, while {place:?}");
                 self.fail(Invariant::I2, Some(call), what);
             }
+        }
+    }
+
+    /// Its record is damaged.
+    fn damaged(&mut self, call: Call, said: Said) {
+        let book = &mut self.calls[call as usize];
+        if book.owed == Some(said) {
+            book.owed = None;
+            self.owing -= 1;
+        } else if self.draining && book.place == Place::Stored && book.hit && book.noted && !book.quiet && !book.void {
+            // The router ends, and consumes nothing any more.
+            book.place = Place::Ended;
+            self.sums.spill_damaged += 1;
+            self.actions[usize::from(book.action)].out -= 1;
+        } else {
+            let place = book.place;
+            self.fail(Invariant::I2, Some(call), format!("said to be damaged while {place:?}"));
+        }
+    }
+
+    /// The time of a drain is over, and it never started.
+    fn cut_off(&mut self, call: Call, said: Said) {
+        self.leave_queue(call);
+        self.calls[call as usize].place = Place::Ended;
+        self.sums.cut_off += 1;
+        if said.reason() != Some(Reason::Draining) {
+            self.fail(Invariant::I2, Some(call), format!("answered {said:?} while queued"));
+        }
+    }
+
+    /// The router ends, and it stays in the store.
+    fn parted(&mut self, call: Call) {
+        let book = &mut self.calls[call as usize];
+        let fits = book.place == Place::Stored && !book.quiet && !book.hit && !book.parted;
+        book.parted = true;
+        if !fits {
+            let place = book.place;
+            self.fail(Invariant::I2, Some(call), format!("told that it stays in the store while {place:?}"));
         }
     }
 
@@ -161,6 +204,19 @@ impl Checker {
         }
     }
 
+    /// The router tells a controller that came back once more that the activation was taken.
+    pub fn told_accepted(&mut self, call: Call, session: u32) {
+        self.note(Seen::Answered { call, session, said: Said::Accepted });
+        self.sessions[session as usize].answers += 1;
+        let book = &self.calls[call as usize];
+        let held =
+            !matches!(book.place, Place::Outside | Place::Reading | Place::Spilling | Place::Unkept | Place::Ended);
+        if book.life != self.life || book.session != session || !book.quiet || !held || book.answer_mailed {
+            let place = book.place;
+            self.fail(Invariant::I2, Some(call), format!("told once more that it was taken while {place:?}"));
+        }
+    }
+
     /// The router tells a controller that came back that nothing is known of that activation.
     pub fn told_lost(&mut self, call: Call, session: u32) {
         self.note(Seen::Answered { call, session, said: Said::Lost });
@@ -181,10 +237,7 @@ impl Checker {
         } else if book.place == Place::Spilling && book.session != session {
             // Should it come back, it is dropped.
             book.void = true;
-        } else if book.session == session
-            && (!book.quiet || book.place == Place::Spilling)
-            && !matches!(book.place, Place::Overdue(_))
-        {
+        } else if book.session == session && (book.quiet || !matches!(book.place, Place::Overdue(_))) {
             let place = book.place;
             self.fail(Invariant::I2, Some(call), format!("told that it is lost while {place:?}"));
         }

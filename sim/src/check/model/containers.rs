@@ -155,6 +155,14 @@ impl Checker {
         self.actions[action].containers.retain(|other| *other != container);
     }
 
+    /// It gets nothing any more, and what it has in flight is given up.
+    pub(super) fn give_up(&mut self, container: u32) {
+        self.close(container);
+        for call in std::mem::take(&mut self.containers[container as usize].in_flight) {
+            self.lose(call, false);
+        }
+    }
+
     fn close(&mut self, container: u32) {
         let book = &mut self.containers[container as usize];
         book.open = false;

@@ -48,10 +48,33 @@ impl Checker {
     }
 
     /// A drain has come to its end, in time or not.
-    pub fn drain_over(&mut self, held: usize, in_time: bool) {
+    pub fn drain_over(&mut self, held: usize, in_time: bool, parted: bool) {
         self.note(Seen::RouterDone { held: u32::try_from(held).unwrap_or(u32::MAX) });
+        self.judge_parted(parted);
         if in_time && held > 0 {
             self.fail(Invariant::I11, None, format!("the drained router still holds {held} activations"));
+        }
+    }
+
+    /// Everybody has heard something, unless what is stored could not be told of in time.
+    fn judge_parted(&mut self, parted: bool) {
+        let life = self.life;
+        let silent = (0..).zip(&self.calls).find(|(_, book)| {
+            let waits = book.life == life && !book.quiet && !book.void;
+            let stays = parted && book.place == Place::Stored && !book.parted && !book.hit;
+            waits && (stays || matches!(book.place, Place::Queued | Place::InFlight(_)))
+        });
+        if let Some((call, book)) = silent {
+            let what = format!("the router ends, and its caller has heard nothing while {:?}", book.place);
+            self.fail(Invariant::I11, Some(call), what);
+        }
+    }
+
+    /// The time of a drain is over: what is in flight is given up.
+    pub fn gives_up(&mut self) {
+        for container in 0..self.containers.len() {
+            let container = u32::try_from(container).unwrap_or(u32::MAX);
+            self.give_up(container);
         }
     }
 
@@ -84,6 +107,7 @@ impl Checker {
             book.life == life
                 && book.session == session
                 && !book.quiet
+                && !book.parted
                 && matches!(book.place, Place::Queued | Place::Spilling | Place::Stored | Place::InFlight(_))
         });
         if let Some((call, _)) = owed {

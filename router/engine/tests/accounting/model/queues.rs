@@ -84,7 +84,17 @@ impl Model {
                 let payload = payload.clone();
                 self.push(
                     newer,
-                    Push { id, controller, reply, attempt, accepted_at, deadline, payload, accepted: true },
+                    Push {
+                        id,
+                        controller,
+                        reply,
+                        attempt,
+                        accepted_at,
+                        deadline,
+                        payload,
+                        accepted: true,
+                        refilled: false,
+                    },
                 );
             }
         }
