@@ -102,6 +102,8 @@ impl Cause {
 pub enum Verdict {
     /// It went well, or failed by its own doing.
     Good,
+    /// It went well after it had ended as undecided, so it holds no probe's place any more.
+    GoodLate,
     /// It did not.
     Strike(Cause),
     /// Nothing: it was called off, or the way there broke. A probe's place is free again.
@@ -181,7 +183,8 @@ impl Breaker {
         due
     }
 
-    /// Begins a piece of work, if it may: each true is followed by one [`ended`](Self::ended).
+    /// Begins a piece of work, if it may: each true is followed by one [`ended`](Self::ended). After one that was undecided, a
+    /// late word may follow: [`Verdict::GoodLate`] or a strike.
     pub fn begin(&mut self, now: Timestamp) -> bool {
         self.look(now);
         let allowed = self.allows();
@@ -246,14 +249,15 @@ impl Breaker {
     }
 
     fn probed(&mut self, verdict: Verdict, now: Timestamp, random: u64, rules: &Rules) {
-        self.probing = false;
+        // A late word is not about the probe that is underway now.
+        self.probing &= verdict == Verdict::GoodLate;
         match verdict {
             Verdict::Undecided => {}
             Verdict::Strike(cause) => {
                 self.cause = cause;
                 self.open(now, random);
             }
-            Verdict::Good => {
+            Verdict::Good | Verdict::GoodLate => {
                 self.good += 1;
                 if self.good >= rules.probes {
                     self.enter(State::Closed, now);
@@ -340,7 +344,16 @@ mod tests {
             ("half-open, probing", &|| half_open(0, true), 600),
             ("half-open, probing, 1 good", &|| half_open(1, true), 600),
         ];
-        let events = ["look", "begin", "good", "good, began before", "strike", "strike, began before", "undecided"];
+        let events = [
+            "look",
+            "begin",
+            "good",
+            "good, late",
+            "good, began before",
+            "strike",
+            "strike, began before",
+            "undecided",
+        ];
         let mut table = String::new();
         for (name, make, now) in states {
             for event in events {
@@ -349,6 +362,7 @@ mod tests {
                     "look" => _ = tried.0.look(at(now)),
                     "begin" => _ = tried.0.begin(at(now)),
                     "good" => _ = tried.ended(Verdict::Good, now, now),
+                    "good, late" => _ = tried.ended(Verdict::GoodLate, now, now),
                     "good, began before" => _ = tried.ended(Verdict::Good, 0, now),
                     "strike" => _ = tried.strike(now),
                     "strike, began before" => _ = tried.ended(Verdict::Strike(Cause::Slow), 0, now),

@@ -25,19 +25,9 @@ impl Matcher {
         let granted = self.containers.completed(container, credits + u32::from(is(Mutant::CreditTwice)));
         let Place::InFlight { dispatched_at, answered, .. } = slot.place else { unreachable!("taken as in flight") };
         if answered {
-            turn.tally.count(Count::Late);
-            if is(Mutant::LateFreesTwice) {
-                self.containers.free_place(container);
-            }
+            self.completed_late(container, &slot, status, turn);
         } else {
-            let verdict = match turn.shared.limits.slow_after {
-                _ if is(Mutant::BreakerBlamesContainer) && status == RunStatus::ActionFailed => {
-                    Verdict::Strike(Cause::Failed)
-                }
-                _ if status == RunStatus::PlatformFailed => Verdict::Strike(Cause::Failed),
-                Some(after) if dispatched_at + after < turn.now => Verdict::Strike(Cause::Slow),
-                _ => Verdict::Good,
-            };
+            let verdict = verdict_of_run(status, dispatched_at, turn);
             self.answer_run(&slot, dispatched_at, (status, result, run_us), turn);
             if verdict != Verdict::Good || self.is_guarded(container) {
                 self.judge(container, verdict, dispatched_at, turn);
@@ -45,6 +35,26 @@ impl Matcher {
         }
         self.granted(container, granted, turn);
         self.settle(turn);
+    }
+
+    /// A completion of what timed out before. Where the timeout said nothing of the container, because its time was not fair,
+    /// the completion does: so a half-open breaker finds out under overload, too, that the container does well.
+    #[cold]
+    fn completed_late(&mut self, container: ContainerKey, slot: &Slot, status: RunStatus, turn: &mut Turn<'_>) {
+        turn.tally.count(Count::Late);
+        if is(Mutant::LateFreesTwice) {
+            self.containers.free_place(container);
+        }
+        let began = slot.dispatched_at();
+        let grace = turn.shared.limits.overdue_grace;
+        let in_time = |fair| turn.now <= began + fair + grace;
+        let verdict = match verdict_of_run(status, began, turn) {
+            _ if slot.had_fair_time() => return,
+            Verdict::Good if !slot.fair_time().is_some_and(in_time) => return,
+            Verdict::Good => Verdict::GoodLate,
+            strike => strike,
+        };
+        self.judge(container, verdict, began, turn);
     }
 
     #[inline]
@@ -198,5 +208,16 @@ impl Matcher {
     pub(crate) fn detach(&mut self, key: Key, from: ContainerKey) {
         let container = self.containers.get_mut(from).expect("it has this in flight");
         container.activations.remove(&mut self.slots, key);
+    }
+}
+
+/// What a run says of its container.
+#[inline]
+fn verdict_of_run(status: RunStatus, dispatched_at: Timestamp, turn: &Turn<'_>) -> Verdict {
+    match turn.shared.limits.slow_after {
+        _ if is(Mutant::BreakerBlamesContainer) && status == RunStatus::ActionFailed => Verdict::Strike(Cause::Failed),
+        _ if status == RunStatus::PlatformFailed => Verdict::Strike(Cause::Failed),
+        Some(after) if dispatched_at + after < turn.now => Verdict::Strike(Cause::Slow),
+        _ => Verdict::Good,
     }
 }

@@ -8,10 +8,24 @@
 //!   platform failed      strike                 strike
 //!   slower than it may   strike (slow)          undecided
 //!   returned unstarted   strike (refused)       undecided
-//!   overdue              strike (timed out)     undecided
+//!   overdue, fair time   strike (timed out)     undecided
+//!   overdue otherwise    undecided              undecided      until it completes late: then its run is judged as above
 //!   gone with work       -                      strike, one for all of it
 //!   never sent, not held undecided              undecided
 //! ```
+//!
+//! A container had a fair time for an activation if at least half of the time the activation came with was left when it was
+//! dispatched. Under overload the queue eats the rest, and the container is not to blame for a timeout. What that means:
+//!
+//! - A container that hangs while overload lasts has no strikes for it. What timed out keeps its place, so the container
+//!   swallows as many activations as it has places, and gets no more.
+//! - One that was handed back, or never left the router, has the time left of its first arrival. So has one that comes back
+//!   from the store in the life that stored it; one of an earlier life does not say what it came with, and never had a fair time.
+//! - A probe that had no fair time frees its place when it times out. If it completes within what would have been fair, that
+//!   is a good probe all the same: else a half-open breaker, whose single probes let the queue grow old, would keep itself open.
+//! - `slow_after` runs from dispatch to completion, whatever time was left: it counts, also for a completion after the timeout.
+//! - Work handed back is a strike whatever time was left: the container did not start it. Of a container that goes with
+//!   nothing but work that has timed out before, nothing is learnt.
 //!
 //! While neither it nor a node has had a strike, a container costs a dispatch and a completion a null check each.
 
@@ -48,7 +62,7 @@ impl Matcher {
         let node = container.stream;
         self.judge_container(key, verdict, began, turn);
         let verdict = match verdict {
-            Verdict::Good | Verdict::Strike(Cause::Failed) => verdict,
+            Verdict::Good | Verdict::GoodLate | Verdict::Strike(Cause::Failed) => verdict,
             Verdict::Strike(_) | Verdict::Undecided => Verdict::Undecided,
         };
         self.judge_node(node, verdict, began, turn);

@@ -37,6 +37,11 @@ impl fmt::Debug for ActivationId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
+impl StreamId {
+    /// Who pushed what an earlier life of the router stored: nobody that could be answered. No stream is given this number.
+    pub const NOBODY: Self = Self(u64::MAX);
+}
+
 /// An action of a tenant, whatever its revision. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ActionName {

@@ -28,6 +28,7 @@ use crate::time::Timestamp;
 use crate::turn::Turn;
 use crate::wheel::Armed;
 use bytes::Bytes;
+use std::time::Duration;
 
 /// Queue, containers and activations in flight of one action.
 #[derive(Debug, Default)]
@@ -123,6 +124,19 @@ impl Slot {
 
     pub(crate) fn is_spilling(&self) -> bool {
         self.spilling > 0
+    }
+
+    /// Half of the time the activation came with: the least that is fair to the container it goes to. None: it was stored by
+    /// an earlier life of the router, which does not say how much time it came with.
+    pub(crate) fn fair_time(&self) -> Option<Duration> {
+        let known = self.controller != StreamId::NOBODY || is(Mutant::TimeoutAlwaysStrikes);
+        known.then(|| self.accepted_at.until(self.deadline) / 2)
+    }
+
+    /// Whether its container had a fair time for it, as of its dispatch: only then is a timeout the container's fault.
+    pub(crate) fn had_fair_time(&self) -> bool {
+        let left = self.dispatched_at().until(self.deadline);
+        is(Mutant::TimeoutAlwaysStrikes) || self.fair_time().is_some_and(|fair| left >= fair)
     }
 
     /// When it was dispatched; it is in flight.

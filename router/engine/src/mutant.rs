@@ -74,6 +74,8 @@ mutants! {
     AuditForgetsUnderway = "audit_forgets_underway",
     /// The action's own failure counts against its container.
     BreakerBlamesContainer = "breaker_blames_container",
+    /// A timeout is a strike whatever time the container had.
+    TimeoutAlwaysStrikes = "timeout_always_strikes",
     /// One strike opens a breaker.
     BreakerTooQuick = "breaker_too_quick",
     /// Room in an outbox is not looked at.

@@ -74,9 +74,10 @@ impl Matcher {
                 continue;
             }
             if due <= turn.now {
-                let began = slot.dispatched_at();
+                let (began, fair) = (slot.dispatched_at(), slot.had_fair_time());
                 self.answer_overdue(key, turn);
-                self.judge(on, Verdict::Strike(Cause::TimedOut), began, turn);
+                let verdict = if fair { Verdict::Strike(Cause::TimedOut) } else { Verdict::Undecided };
+                self.judge(on, verdict, began, turn);
             } else {
                 earliest = Some(earliest.map_or(due, |earliest: Timestamp| earliest.min(due)));
             }
