@@ -81,7 +81,8 @@ impl World {
     /// Registers a container.
     pub fn add_container(&mut self, to: &mut Declared, number: u32, concurrency: u32, credits: u32) {
         let room = Arc::new(Room::new(usize::MAX));
-        let new = Registration { stream: INVOKER, number, epoch: 0, concurrency, credits, warm: true, room };
+        let node = engine::id::NodeName::new("node");
+        let new = Registration { stream: INVOKER, node, number, epoch: 0, concurrency, credits, warm: true, room };
         let registered = self.hub.register(to.action.key(), new, &mut self.pass);
         to.containers.push(registered.expect("within the limits").1);
     }

@@ -53,8 +53,9 @@ pub(crate) fn breakers_json(service: &Service) -> String {
             namespace: report.action.name.namespace(),
             action: report.action.name.action(),
             revision: &report.action.revision,
-            session: report.session.0,
-            container: report.container,
+            node: report.node.as_str(),
+            session: report.container.map(|(session, _)| session.0),
+            container: report.container.map(|(_, number)| number),
             state: report.state.label(),
             cause: report.cause.label(),
             for_ms: u64::try_from(report.since.until(now).as_millis()).unwrap_or(u64::MAX),
@@ -68,9 +69,11 @@ struct Row<'a> {
     namespace: &'a str,
     action: &'a str,
     revision: &'a str,
-    /// Of the invoker node.
-    session: u64,
-    /// Its number on its stream; null: all of the action's on the node.
+    /// The invoker node's name.
+    node: &'a str,
+    /// The session that carries the container; null as `container` is.
+    session: Option<u64>,
+    /// The container's number in that session; null: all of the action's on the node.
     container: Option<u32>,
     state: &'static str,
     cause: &'static str,

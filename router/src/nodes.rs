@@ -10,7 +10,7 @@ use crate::driver::{Driver, Streams};
 use crate::outbox::{Line, Outbox};
 use engine::container::ContainerKey;
 use engine::hub::{Action, Hub, Pass};
-use engine::id::StreamId;
+use engine::id::{NodeName, StreamId};
 use engine::input::Input;
 use engine::outcome::{Reason, Rejection};
 use engine::roster::Roster;
@@ -36,6 +36,8 @@ pub struct Nodes {
 pub struct Node {
     /// The engine's name for it.
     pub stream: StreamId,
+    /// The node's name, the same in all of the node's sessions.
+    pub name: NodeName,
     /// What waits for its writer.
     pub outbox: Arc<Outbox>,
     /// Held while a frame is handled, and while the containers are suspended, taken back or taken off.
@@ -88,11 +90,18 @@ impl Nodes {
     ///
     /// # Errors
     /// [`Reason::RouterFull`] with `sessions_max`
-    pub fn hello(&self, name: &[u8], token: &[u8], hub: &Hub, pass: &mut Pass<Driver>) -> Result<Opened, Rejection> {
+    pub fn hello(
+        &self,
+        name: &NodeName,
+        token: &[u8],
+        hub: &Hub,
+        pass: &mut Pass<Driver>,
+    ) -> Result<Opened, Rejection> {
         loop {
             let fresh = self.streams.reserve();
             let secret = self.secrets.hash_one(fresh.0);
-            let hello = self.sessions.lock().hello(name, token, fresh, secret, || self.open(fresh));
+            let hello =
+                self.sessions.lock().hello(name.as_str().as_bytes(), token, fresh, secret, || self.open(fresh, name));
             match hello {
                 Hello::New { token, held: node, .. } => {
                     let line = node.outbox.line();
@@ -190,10 +199,10 @@ impl Nodes {
         self.sessions.lock().iter().map(|(_, held)| held.clone()).collect()
     }
 
-    fn open(&self, stream: StreamId) -> Arc<Node> {
+    fn open(&self, stream: StreamId, name: &NodeName) -> Arc<Node> {
         let outbox = self.streams.open_as(stream, self.outbox_bytes_max);
         let crew = Crew { attachment: Attachment::FIRST, roster: Roster::new(self.containers_max) };
-        Arc::new(Node { stream, outbox, crew: Mutex::new(crew) })
+        Arc::new(Node { stream, name: name.clone(), outbox, crew: Mutex::new(crew) })
     }
 
     /// Takes a node off whose session is over: what has not left the router is queued again, the rest is lost.

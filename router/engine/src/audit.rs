@@ -5,7 +5,7 @@ use crate::breaker::{Cause, State};
 use crate::effect::Perform;
 use crate::guard::Tripped;
 use crate::hub::{Action, Hub, Pass};
-use crate::id::{ActionKey, StreamId};
+use crate::id::{ActionKey, NodeName, StreamId};
 use crate::matcher::Matcher;
 use crate::time::Timestamp;
 use std::sync::{Arc, Weak};
@@ -35,10 +35,11 @@ pub struct Audit {
 pub struct Report {
     /// The action.
     pub action: ActionKey,
-    /// The session of the node that carries the container.
-    pub session: StreamId,
-    /// The container's number on its stream; None: the breaker is that of all the action's containers on the node.
-    pub container: Option<u32>,
+    /// The node.
+    pub node: NodeName,
+    /// The session that carries the container, and the container's number there; None: the breaker is that of all the action's
+    /// containers on the node.
+    pub container: Option<(StreamId, u32)>,
     /// Open or half-open.
     pub state: State,
     /// What opened it.
@@ -66,9 +67,9 @@ impl Hub {
             }
             let left = most - reports.len();
             let tripped = self.visit(&action, pass, |matcher, _| matcher.tripped().take(left).collect::<Vec<_>>());
-            reports.extend(tripped.into_iter().map(|Tripped { session, container, state, cause, since }| Report {
+            reports.extend(tripped.into_iter().map(|Tripped { node, container, state, cause, since }| Report {
                 action: action.key().clone(),
-                session,
+                node,
                 container,
                 state,
                 cause,

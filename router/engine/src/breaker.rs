@@ -155,6 +155,11 @@ impl Breaker {
         self.since
     }
 
+    /// While it is closed: strikes of the window, and when that began.
+    pub(crate) fn strikes_since(&self) -> (u32, Timestamp) {
+        (self.strikes, self.window)
+    }
+
     /// What opened it, if it ever was; else its last strike.
     pub fn cause(&self) -> Cause {
         self.cause
@@ -163,6 +168,11 @@ impl Breaker {
     /// When to [`look`](Self::look) at it, while it is open.
     pub fn until(&self) -> Option<Timestamp> {
         (self.state == State::Open).then_some(self.until)
+    }
+
+    /// While it is not closed: what opened it, and since when it is in its state.
+    pub(crate) fn tripped(&self) -> Option<(Cause, Timestamp)> {
+        (self.state != State::Closed).then_some((self.cause, self.since))
     }
 
     /// Whether work may [begin](Self::begin), as of the last call.

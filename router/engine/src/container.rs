@@ -12,7 +12,7 @@
 use crate::audit::Audit;
 use crate::breaker::{Breaker, State};
 use crate::guard::Tripped;
-use crate::id::StreamId;
+use crate::id::{NodeName, StreamId};
 use crate::list::{Linked, Links, List};
 use crate::mutant::{Mutant, is};
 use crate::outcome::{Reason, Rejection};
@@ -69,6 +69,8 @@ impl Room {
 pub struct Registration {
     /// The stream that carries it.
     pub stream: StreamId,
+    /// The node it is on.
+    pub node: NodeName,
     /// Its number on that stream.
     pub number: u32,
     /// Tells its registrations under that number apart. The engine hands it back with each dispatch and looks at it no further.
@@ -87,6 +89,7 @@ pub struct Registration {
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) stream: StreamId,
+    pub(crate) node: NodeName,
     pub(crate) number: u32,
     pub(crate) epoch: u32,
     concurrency: u32,
@@ -195,9 +198,12 @@ impl Containers {
         if new.credits > new.concurrency {
             return Err(credit_overflow(new.concurrency));
         }
-        let Registration { stream, number, epoch, concurrency, credits, warm, room } = new;
+        let node =
+            if is(Mutant::NodeBreakerBySession) { NodeName::new(&new.stream.0.to_string()) } else { new.node.clone() };
+        let Registration { stream, number, epoch, concurrency, credits, warm, room, .. } = new;
         let container = Container {
             stream,
+            node,
             number,
             epoch,
             concurrency,
@@ -342,11 +348,12 @@ impl Containers {
         self.all.iter().map(|(_, container)| container)
     }
 
-    /// Those of a node's session, in order of their numbers: the last one becomes the most recent.
-    pub(crate) fn of(&self, node: StreamId) -> Vec<ContainerKey> {
-        let own = self.all.iter().filter(|(_, container)| container.stream == node);
-        let mut own: Vec<_> = own.map(|(key, container)| (container.number, ContainerKey(key))).collect();
-        own.sort_unstable_by_key(|(number, _)| *number);
+    /// Those of a node, in order of sessions and of their numbers: the last one becomes the most recent.
+    pub(crate) fn of(&self, node: &NodeName) -> Vec<ContainerKey> {
+        let own = self.all.iter().filter(|(_, container)| container.node == *node);
+        let place = |container: &Container| (container.stream, container.number);
+        let mut own: Vec<_> = own.map(|(key, container)| (place(container), ContainerKey(key))).collect();
+        own.sort_unstable_by_key(|(place, _)| *place);
         own.into_iter().map(|(_, key)| key).collect()
     }
 
@@ -354,7 +361,7 @@ impl Containers {
     pub(crate) fn tripped(&self) -> impl Iterator<Item = Tripped> {
         self.all.iter().filter_map(|(_, container)| {
             let breaker = container.breaker.as_ref().filter(|breaker| breaker.state() != State::Closed)?;
-            Some(Tripped::new(container.stream, Some(container.number), breaker))
+            Some(Tripped::new(&container.node, Some((container.stream, container.number)), breaker))
         })
     }
 
@@ -478,8 +485,8 @@ mod tests {
     fn withheld(mask: usize) -> (Containers, ContainerKey) {
         let mut containers = Containers::default();
         let room = Arc::new(Room::new(usize::MAX));
-        let new =
-            Registration { stream: StreamId(1), number: 1, epoch: 0, concurrency: 3, credits: 2, warm: true, room };
+        let (stream, node) = (StreamId(1), NodeName::new("node"));
+        let new = Registration { stream, node, number: 1, epoch: 0, concurrency: 3, credits: 2, warm: true, room };
         let key = containers.register(new).unwrap();
         assert!(matches!(containers.choose(), Choice::Chosen(_)));
         for (bit, (_, because)) in REASONS.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1) {

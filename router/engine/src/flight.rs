@@ -151,7 +151,8 @@ impl Matcher {
 
     pub(crate) fn gone(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
         self.revoke(key, turn);
-        let node = self.containers.get(key).map(|container| container.stream);
+        let node = self.containers.get(key).map(|container| container.node.clone());
+        let tripped = self.containers.get(key).and_then(|container| container.breaker.as_deref()?.tripped());
         let mut began = None;
         while let Some(slot) = self.containers.get(key).and_then(|container| container.activations.first()) {
             // The one dispatched last: if a probe is among them, it is that.
@@ -163,12 +164,17 @@ impl Matcher {
             }
             self.lose(slot, key, turn);
         }
-        if let (Some(node), Some(began)) = (node, began) {
-            self.judge_node(node, Verdict::Strike(Cause::Failed), began, turn);
+        // What a breaker of its own knew of it goes with it: its node is to remember that.
+        let strike = began.map(|began| (Cause::Failed, began)).or(tripped);
+        if let (Some(node), Some((cause, began))) = (&node, strike) {
+            self.judge_node(node, Verdict::Strike(cause), began, turn);
         }
         self.stop_watching(key, turn);
         if self.containers.remove(key) {
             turn.tally.count(Count::ContainersLeft);
+        }
+        if let Some(node) = node.filter(|_| is(Mutant::DeadNodeForgotten)) {
+            self.forget_node(&node);
         }
         self.settle(turn);
     }

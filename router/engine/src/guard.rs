@@ -11,8 +11,13 @@
 //!   overdue, fair time   strike (timed out)     undecided
 //!   overdue otherwise    undecided              undecided      until it completes late: then its run is judged as above
 //!   gone with work       -                      strike, one for all of it
-//!   never sent, not held undecided              undecided
+//!   not held any more    undecided              strike, one for all of a container that rejoins without it
+//!   never sent           undecided              undecided
+//!   gone while tripped   -                      strike, for what the container's own breaker had opened for
 //! ```
+//!
+//! A node is known by its name, whatever sessions and containers it has under it and whether it is there: so one that dies at
+//! each run and comes back, in a new session or in one that it resumes, under other numbers or epochs, is held back.
 //!
 //! A container had a fair time for an activation if at least half of the time the activation came with was left when it was
 //! dispatched. Under overload the queue eats the rest, and the container is not to blame for a timeout. What that means:
@@ -31,7 +36,7 @@
 
 use crate::breaker::{Breaker, Cause, State, Verdict};
 use crate::container::ContainerKey;
-use crate::id::StreamId;
+use crate::id::{NodeName, StreamId};
 use crate::matcher::Matcher;
 use crate::tally::Count;
 use crate::time::Timestamp;
@@ -39,11 +44,11 @@ use crate::turn::Turn;
 use crate::withheld::Because;
 
 /// A breaker that is not closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tripped {
-    pub(crate) session: StreamId,
-    /// None: of all containers of the session.
-    pub(crate) container: Option<u32>,
+    pub(crate) node: NodeName,
+    /// Session and number; None: of all containers of the node.
+    pub(crate) container: Option<(StreamId, u32)>,
     pub(crate) state: State,
     pub(crate) cause: Cause,
     pub(crate) since: Timestamp,
@@ -59,13 +64,13 @@ impl Matcher {
     #[cold]
     pub(crate) fn judge(&mut self, key: ContainerKey, verdict: Verdict, began: Timestamp, turn: &mut Turn<'_>) {
         let Some(container) = self.containers.get(key) else { return };
-        let node = container.stream;
+        let node = container.node.clone();
         self.judge_container(key, verdict, began, turn);
         let verdict = match verdict {
             Verdict::Good | Verdict::GoodLate | Verdict::Strike(Cause::Failed) => verdict,
             Verdict::Strike(_) | Verdict::Undecided => Verdict::Undecided,
         };
-        self.judge_node(node, verdict, began, turn);
+        self.judge_node(&node, verdict, began, turn);
     }
 
     fn judge_container(&mut self, key: ContainerKey, verdict: Verdict, began: Timestamp, turn: &mut Turn<'_>) {
@@ -89,7 +94,7 @@ impl Matcher {
     }
 
     /// Something has ended on a node that was dispatched to it then.
-    pub(crate) fn judge_node(&mut self, node: StreamId, verdict: Verdict, began: Timestamp, turn: &mut Turn<'_>) {
+    pub(crate) fn judge_node(&mut self, node: &NodeName, verdict: Verdict, began: Timestamp, turn: &mut Turn<'_>) {
         let Some(rules) = &turn.shared.limits.breaker else { return };
         let random = turn.shared.random(turn.now).rotate_left(32);
         let nodes = match (&mut self.nodes, verdict) {
@@ -118,7 +123,7 @@ impl Matcher {
     }
 
     /// Withholds activations from the containers of a node, or no longer, as its breaker says.
-    fn follow_node(&mut self, node: StreamId, turn: &mut Turn<'_>) {
+    fn follow_node(&mut self, node: &NodeName, turn: &mut Turn<'_>) {
         let breaker = self.nodes.as_mut().and_then(|nodes| nodes.get_mut(node));
         let (allows, until) = breaker.map_or((true, None), |breaker| (breaker.allows(), breaker.until()));
         for key in self.containers.of(node) {
@@ -133,7 +138,7 @@ impl Matcher {
     #[cold]
     pub(crate) fn begin(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
         let container = self.containers.get_mut(key).expect("just chosen");
-        let node = container.stream;
+        let node = &container.node.clone();
         if let Some(breaker) = container.breaker.as_mut().filter(|breaker| breaker.state() == State::HalfOpen) {
             breaker.begin(turn.now);
             turn.tally.count(Count::BreakerProbed);
@@ -150,7 +155,7 @@ impl Matcher {
     /// Sees whether a probe may go to a container. Returns when to look again.
     pub(crate) fn look_at_breakers(&mut self, key: ContainerKey, turn: &mut Turn<'_>) -> Option<Timestamp> {
         let container = self.containers.get_mut(key)?;
-        let node = container.stream;
+        let node = &container.node.clone();
         let mut next = None;
         if let Some(breaker) = &mut container.breaker {
             breaker.look(turn.now);
@@ -173,27 +178,33 @@ impl Matcher {
 
     /// A container is new: what its node's breaker says holds for it too.
     pub(crate) fn guard(&mut self, key: ContainerKey, turn: &mut Turn<'_>) {
-        if self.nodes.is_none() {
-            return;
-        }
-        let node = self.containers.get(key).expect("just registered").stream;
+        let (Some(nodes), Some(rules)) = (&mut self.nodes, &turn.shared.limits.breaker) else { return };
+        nodes.forget(turn.now, rules);
+        let node = &self.containers.get(key).expect("just registered").node.clone();
         if let Some(breaker) = self.nodes.as_mut().and_then(|nodes| nodes.get_mut(node)) {
             breaker.look(turn.now);
             self.follow_node(node, turn);
         }
     }
 
+    /// For a planted bug: once no container is on that node its breaker is forgotten.
+    pub(crate) fn forget_node(&mut self, node: &NodeName) {
+        if self.containers.of(node).is_empty() {
+            self.nodes.iter_mut().for_each(|nodes| nodes.remove(node));
+        }
+    }
+
     /// Its breakers that are not closed.
     pub(crate) fn tripped(&self) -> impl Iterator<Item = Tripped> {
         let nodes = self.nodes.iter().flat_map(|nodes| nodes.not_closed());
-        let nodes = nodes.map(|(session, breaker)| Tripped::new(session, None, breaker));
+        let nodes = nodes.map(|(node, breaker)| Tripped::new(node, None, breaker));
         self.containers.tripped().chain(nodes)
     }
 }
 
 impl Tripped {
-    pub(crate) fn new(session: StreamId, container: Option<u32>, breaker: &Breaker) -> Self {
-        Self { session, container, state: breaker.state(), cause: breaker.cause(), since: breaker.since() }
+    pub(crate) fn new(node: &NodeName, container: Option<(StreamId, u32)>, breaker: &Breaker) -> Self {
+        Self { node: node.clone(), container, state: breaker.state(), cause: breaker.cause(), since: breaker.since() }
     }
 }
 

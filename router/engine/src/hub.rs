@@ -530,7 +530,7 @@ impl Hub {
         if Arc::strong_count(action) > 2 {
             return Err(now + grace);
         }
-        let idle_since = action.file.wait(|_, _| (), |matcher| matcher.idle_since());
+        let idle_since = action.file.wait(|_, _| (), |matcher| matcher.idle_since(&self.shared.limits));
         let due = idle_since.unwrap_or(now) + grace;
         if idle_since.is_none() || due > now {
             return Err(due);
@@ -584,6 +584,7 @@ impl Family {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::NodeName;
 
     impl Perform for () {
         fn perform(&mut self, effects: &mut Vec<Effect>) {
@@ -597,6 +598,7 @@ mod tests {
         let (key, mut pass) = (ActionKey::new("tenant", "action", ""), Pass::new(()));
         let new = Registration {
             stream: StreamId(0),
+            node: NodeName::new("node"),
             number: 1,
             epoch: 0,
             concurrency: 1,

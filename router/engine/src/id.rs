@@ -42,6 +42,34 @@ impl StreamId {
     pub const NOBODY: Self = Self(u64::MAX);
 }
 
+/// An invoker node's name, by which breakers remember the node whatever streams and sessions it has. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct NodeName(Arc<str>);
+
+impl NodeName {
+    /// Names a node. The length is checked by [`Limits::check_node`](crate::limits::Limits::check_node).
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
 /// An action of a tenant, whatever its revision. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ActionName {

@@ -1,7 +1,7 @@
 //! Every bound of the engine, by name, and the checks of single fields against them.
 
 use crate::breaker::Rules;
-use crate::id::{ActionKey, ActivationId};
+use crate::id::{ActionKey, ActivationId, NodeName};
 use crate::outcome::{Reason, Rejection};
 use std::time::Duration;
 
@@ -72,7 +72,11 @@ pub const REVISION_BYTES_MAX: usize = 64;
 /// Earlier revisions of an action that are remembered after their queues are gone, so that a controller with an old cache
 /// does not bring one back.
 pub const REVISIONS_REMEMBERED: usize = 8;
-/// Breakers of nodes that an action has at a time; what fails on more of them is seen by the breakers of their containers only.
+/// Most bytes of an invoker node's name.
+pub const NODE_NAME_BYTES_MAX: usize = 128;
+/// Breakers of nodes that an action has at a time. At the bound the closed one with the fewest strikes makes room, of those the
+/// one whose strikes are oldest; an open or half-open one never does. If none makes room, the new node's failures are seen by
+/// the breakers of its containers only.
 pub const NODE_BREAKERS_MAX: usize = 64;
 /// Ids that ended lately are remembered in sets of this many: a cache line holds one.
 pub const RECENT_IDS_PER_SET: usize = 7;
@@ -145,6 +149,11 @@ impl Limits {
         Ok(ActionKey::new(namespace, action, revision))
     }
 
+    /// Reads an invoker node's name, called `field` in refusals.
+    pub fn check_node(&self, field: &'static str, name: &[u8]) -> Result<NodeName, Rejection> {
+        check_name(field, name, 1, NODE_NAME_BYTES_MAX).map(NodeName::new)
+    }
+
     /// Checks a container's concurrency.
     pub fn check_concurrency(&self, concurrency: u32) -> Result<(), Rejection> {
         if concurrency == 0 || concurrency > self.container_concurrency_max {
@@ -191,6 +200,9 @@ mod tests {
         assert_eq!(reason(limits.check_key(b"n", &long, b"")), (Reason::NameTooLong, "key.action", 256));
         assert_eq!(reason(limits.check_key(b"n", b"a", &long)), (Reason::NameTooLong, "key.revision", 64));
         assert_eq!(reason(limits.check_key(b"n", b"\xff", b"")), (Reason::NameNotUtf8, "key.action", 0));
+        assert_eq!(reason(limits.check_node("id", b"")), (Reason::NameEmpty, "id", 1));
+        assert_eq!(reason(limits.check_node("id", &long[..129])), (Reason::NameTooLong, "id", 128));
+        assert_eq!(reason(limits.check_node("id", b"\xff")), (Reason::NameNotUtf8, "id", 0));
         assert_eq!(reason(limits.check_concurrency(0)), (Reason::ConcurrencyOutOfRange, "concurrency", 4096));
         assert_eq!(reason(limits.check_concurrency(4097)), (Reason::ConcurrencyOutOfRange, "concurrency", 4096));
     }
@@ -202,6 +214,7 @@ mod tests {
         limits.check_time_left(1).unwrap();
         limits.check_time_left(86_400_000).unwrap();
         limits.check_key(&[b'n'; 256], &[b'a'; 256], &[b'r'; 64]).unwrap();
+        limits.check_node("id", &[b'n'; 128]).unwrap();
         limits.check_concurrency(4096).unwrap();
     }
 }

@@ -15,6 +15,7 @@ use crate::container::{Choice, ContainerKey, Containers, Registration, Room};
 use crate::effect::{Dispatch, Effect, Entry};
 use crate::id::{ActivationId, StreamId};
 use crate::input::{Input, Push};
+use crate::limits::Limits;
 use crate::list::{Linked, Links, List};
 use crate::mutant::{Mutant, is};
 use crate::nodes::Nodes;
@@ -208,9 +209,12 @@ impl Matcher {
         })
     }
 
-    /// Since when it has had nothing to do, as far as it knows: nothing queued, nothing in flight, no containers.
-    pub(crate) fn idle_since(&self) -> Option<Timestamp> {
-        (self.is_quiet() && self.containers.is_empty()).then_some(self.latest)
+    /// Since when it has had nothing to do, as far as it knows: nothing queued, nothing in flight, no containers, and nothing to
+    /// remember of nodes that are gone.
+    pub(crate) fn idle_since(&self, limits: &Limits) -> Option<Timestamp> {
+        let nodes = self.nodes.as_ref().and(limits.breaker.as_ref());
+        let known_until = nodes.map_or(self.latest, |rules| self.latest + rules.window + rules.open_max);
+        (self.is_quiet() && self.containers.is_empty()).then_some(known_until)
     }
 
     /// Nothing queued, nothing in flight, nothing outside of memory.
@@ -384,9 +388,8 @@ mod tests {
     use super::*;
     use crate::effect::Perform;
     use crate::hub::{Action, Hub, Pass};
-    use crate::id::ActionKey;
+    use crate::id::{ActionKey, NodeName};
     use crate::input::{Completion, Rejoin};
-    use crate::limits::Limits;
     use crate::outcome::{Outcome, RunStatus};
     use crate::tables;
     use std::sync::Arc;
@@ -395,7 +398,7 @@ mod tests {
     #[test]
     fn sizes() {
         let bytes = (Slab::<Slot>::ENTRY_BYTES, Containers::CONTAINER_BYTES, size_of::<Matcher>(), size_of::<Input>());
-        assert_eq!(bytes, (120, 112, 216, 88), "a slot, a container, a matcher, an input");
+        assert_eq!(bytes, (120, 128, 216, 88), "a slot, a container, a matcher, an input");
     }
 
     #[derive(Debug, Default)]
@@ -441,7 +444,8 @@ mod tests {
             let (key, mut pass) = (ActionKey::new("tenant", "action", ""), Pass::new(Recorder::default()));
             let room = Arc::new(Room::new(usize::MAX));
             let stream = StreamId(2);
-            let new = Registration { stream, number: 1, epoch: 0, concurrency: 1, credits: 0, warm: true, room };
+            let node = NodeName::new("node");
+            let new = Registration { stream, node, number: 1, epoch: 0, concurrency: 1, credits: 0, warm: true, room };
             let (action, container) = hub.register(&key, new, &mut pass).unwrap();
             Self { hub, pass, action, container }
         }

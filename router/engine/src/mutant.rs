@@ -76,6 +76,10 @@ mutants! {
     BreakerBlamesContainer = "breaker_blames_container",
     /// A timeout is a strike whatever time the container had.
     TimeoutAlwaysStrikes = "timeout_always_strikes",
+    /// Breakers of nodes are kept by session.
+    NodeBreakerBySession = "node_breaker_by_session",
+    /// The breaker of a node is forgotten with its last container.
+    DeadNodeForgotten = "dead_node_forgotten",
     /// One strike opens a breaker.
     BreakerTooQuick = "breaker_too_quick",
     /// Room in an outbox is not looked at.

@@ -6,7 +6,7 @@
 //!                                                                                  └─▶ gone   ─▶ all it had in flight: lost
 //! ```
 
-use crate::breaker::Verdict;
+use crate::breaker::{Cause, Verdict};
 use crate::container::ContainerKey;
 use crate::id::ActivationId;
 use crate::input::Rejoin;
@@ -52,14 +52,21 @@ impl Matcher {
         let Some(container) = self.containers.get(key) else { return };
         let Rejoin { credits, mut held } = rejoin;
         held.sort_unstable();
+        let node = container.node.clone();
+        let mut began = None;
         let mut next = container.activations.first();
         while let Some(slot) = next {
             next = List::after(&self.slots, slot);
             if held.binary_search(&self.slots[slot].id).is_err() && !is(Mutant::RejoinKeepsAll) {
                 self.containers.left(key);
+                // As for one that is gone: the one dispatched last.
+                began = Some(self.slots[slot].dispatched_at()).filter(|_| !self.slots[slot].is_answered()).or(began);
                 self.undecided(key, slot, turn);
                 self.lose(slot, key, turn);
             }
+        }
+        if let Some(began) = began {
+            self.judge_node(&node, Verdict::Strike(Cause::Failed), began, turn);
         }
         match self.containers.rejoin(key, credits) {
             Some((revoked, granted)) => {

@@ -9,7 +9,7 @@
 //! declare ACTION as HANDLE                   a controller's stream names an action, `name@revision`, and holds it
 //! release HANDLE                             that stream is gone
 //! push ID to ACTION|HANDLE by CONTROLLER     [time_left MS=1000] [bytes N=1] [reply accepted]
-//! register CONTAINER on STREAM action ACTION [concurrency N=1] [credits N=0] [state warm] [epoch N=0]
+//! register CONTAINER on STREAM action ACTION [concurrency N=1] [credits N=0] [state warm] [epoch N=0] [node NAME=STREAM]
 //! credit CONTAINER N
 //! complete ID on CONTAINER                   [status action_failed|platform_failed] [credits N=0] [ran US=0]
 //! return ID on CONTAINER
@@ -33,7 +33,7 @@ use engine::audit::{Audit, Report};
 use engine::container::{ContainerKey, Registration, Room};
 use engine::effect::{Effect, Entry, Perform};
 use engine::hub::{Action, Hub, Pass};
-use engine::id::{ActionKey, ActivationId, StreamId};
+use engine::id::{ActionKey, ActivationId, NodeName, StreamId};
 use engine::input::{Completion, Input, Push, Rejoin};
 use engine::limits::Limits;
 use engine::outcome::{Answer, Outcome, Rejection, Reply, RunStatus};
@@ -325,6 +325,7 @@ impl World {
         self.numbers.push(name.to_owned());
         let new = Registration {
             stream: self.stream(stream),
+            node: NodeName::new(words.after("node").unwrap_or(stream)),
             number: small(self.numbers.len() as u64),
             epoch: words.number_after("epoch", 0),
             concurrency: words.number_after("concurrency", 1),
@@ -393,8 +394,8 @@ impl World {
     }
 
     fn show_breakers(&mut self) {
-        for Report { container, session, state, cause, since, .. } in self.hub.breakers(100, &mut self.pass) {
-            let of = container.map_or(self.stream_name(session), |number| self.container(number));
+        for Report { container, node, state, cause, since, .. } in self.hub.breakers(100, &mut self.pass) {
+            let of = container.map_or(node.to_string(), |(_, number)| self.container(number).to_string());
             let since = since.as_micros() / 1000;
             self.lines.push(format!("{of} {} since {since}, {}", state.label(), cause.label()));
         }

@@ -11,7 +11,7 @@ use engine::container::{ContainerKey, Registration, Room};
 use engine::effect::{Effect, Entry, Perform, Refill, Spill, Spilled};
 use engine::extents::Extents;
 use engine::hub::{Action, Hub, Pass};
-use engine::id::{ActionKey, ActivationId, Group, StreamId};
+use engine::id::{ActionKey, ActivationId, Group, NodeName, StreamId};
 use engine::input::{Completion, Input, Push, Unstored};
 use engine::lanes::Lane;
 use engine::limits::{Limits, OverflowLimits};
@@ -182,8 +182,9 @@ impl World {
         hub.lanes().unwrap().set_open(true);
         let room = Arc::new(Room::new(usize::MAX));
         let mut register = |n: usize| {
-            let (number, stream, room) = (u32::try_from(n).unwrap(), NODE, room.clone());
-            let new = Registration { stream, number, epoch: 0, concurrency: 1000, credits: 0, warm: true, room };
+            let (number, stream, node) = (u32::try_from(n).unwrap(), NODE, NodeName::new("node"));
+            let room = room.clone();
+            let new = Registration { stream, node, number, epoch: 0, concurrency: 1000, credits: 0, warm: true, room };
             hub.register(&ActionKey::new("tenant", &format!("a{n}"), ""), new, &mut pass).unwrap()
         };
         let actions = (0..ACTIONS).map(&mut register).collect();
@@ -567,7 +568,8 @@ fn what_a_superseded_revision_stored_goes_on_to_the_newer() {
         let queued = world.hub.budget().queued();
         assert!((10..=20).contains(&queued), "{queued} of 100 are in memory");
         let room = Arc::new(Room::new(usize::MAX));
-        let new = Registration { stream: NODE, number: 0, epoch: 1, concurrency: 1000, credits: 0, warm: true, room };
+        let (stream, node) = (NODE, NodeName::new("node"));
+        let new = Registration { stream, node, number: 0, epoch: 1, concurrency: 1000, credits: 0, warm: true, room };
         world.actions[0] = world.hub.register(&newer, new, &mut world.pass).unwrap();
         // Those in memory went before those that were in the store.
         world.heal();

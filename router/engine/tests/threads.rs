@@ -5,7 +5,7 @@ use engine::audit::Audit;
 use engine::container::Registration;
 use engine::effect::{Effect, Entry, Perform};
 use engine::hub::{Hub, Pass};
-use engine::id::{ActionKey, ActivationId, StreamId};
+use engine::id::{ActionKey, ActivationId, NodeName, StreamId};
 use engine::input::{Completion, Input, Push};
 use engine::limits::Limits;
 use engine::outcome::{Outcome, Reason, Reply, RunStatus};
@@ -260,6 +260,7 @@ fn registration(number: u32, credits: u32) -> Registration {
     let stream = StreamId(1000 + u64::from(number));
     Registration {
         stream,
+        node: NodeName::new("node"),
         number,
         epoch: 0,
         concurrency: 4,

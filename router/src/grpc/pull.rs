@@ -4,7 +4,7 @@ use super::batch::Batch;
 use super::convert::{self, status};
 use super::frames::{Ending, Frames};
 use super::wire::{self, Inbound, Incoming};
-use super::{Allowance, Service, check_peer, first};
+use super::{Allowance, Service, first};
 use crate::driver::Driver;
 use crate::nodes::{Member, Node, Opened};
 use crate::outbox::Line;
@@ -34,11 +34,12 @@ pub(super) async fn open(service: Arc<Service>, mut inbound: In) -> Result<Work,
     let Some(hello) = frame.rest.hello.take() else {
         return Err(status(&Rejection::new(Reason::HelloMissing, "hello", 0)));
     };
-    check_peer("hello.invoker_id", &hello.invoker_id)?;
+    let name = service.hub.limits().check_node("hello.invoker_id", &hello.invoker_id);
+    let name = name.map_err(|rejection| status(&rejection))?;
     service.check_ending(&hello.session).map_err(|rejection| status(&rejection))?;
     let mut pass = service.pass();
     service.begin(&mut pass);
-    let opened = service.nodes.hello(&hello.invoker_id, &hello.session, &service.hub, &mut pass);
+    let opened = service.nodes.hello(&name, &hello.session, &service.hub, &mut pass);
     let Opened { node, line, token, resumed } = opened.map_err(|rejection| status(&rejection))?;
     let welcome = service.welcome(token, resumed, service.nodes.grace());
     let welcome = v1::PullResponse { welcome: Some(welcome), ..Default::default() };
@@ -203,8 +204,8 @@ impl Reader {
                 self.batch.add(&action, Input::Gone(key), &self.service, &mut self.pass);
             }
         }
-        let (stream, room) = (self.node.stream, self.node.outbox.room());
-        let new = Registration { stream, number, epoch, concurrency, credits, warm, room };
+        let (stream, node, room) = (self.node.stream, self.node.name.clone(), self.node.outbox.room());
+        let new = Registration { stream, node, number, epoch, concurrency, credits, warm, room };
         let (action, key) = self.service.hub.register(&key, new, &mut self.pass)?;
         roster.enter(number, epoch, Member { action, key, concurrency, told_of_drain: false });
         Ok(())

@@ -1,12 +1,12 @@
 //! What the readers of streams do: check each entry and hand it in, or refuse it.
 
-use super::{Member, Router, number, said};
+use super::{Member, Router, number, said, session};
 use crate::ctx::Ctx;
 use crate::net::{Parcel, Peer, Push, Register, Up};
 use engine::container::{ContainerKey, Registration};
 use engine::effect::{Effect, Entry};
 use engine::hub::Action;
-use engine::id::{ActivationId, StreamId};
+use engine::id::{ActivationId, NodeName, StreamId};
 use engine::input::{self, Completion, Input, Rejoin};
 use engine::outcome::{Answer, Outcome, Reason, Refusal, Rejection, Stages};
 use engine::roster::Admission;
@@ -229,7 +229,8 @@ impl Router {
         }
         let room = self.sessions[at].mailbox.room().clone();
         let stream = StreamId(at as u64);
-        let new = Registration { stream, number: container, epoch, concurrency, credits, warm, room };
+        let node = NodeName::new(&session::name(self.sessions[at].peer).escape_ascii().to_string());
+        let new = Registration { stream, node, number: container, epoch, concurrency, credits, warm, room };
         let fits = credits <= concurrency;
         let judged = fits.then(|| ctx.checker.registered(number(at), container, epoch, action, concurrency, credits));
         match self.hub.register(&key, new, &mut self.pass) {

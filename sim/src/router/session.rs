@@ -266,7 +266,7 @@ impl Router {
     }
 }
 
-fn name(peer: Peer) -> [u8; 4] {
+pub(super) fn name(peer: Peer) -> [u8; 4] {
     match peer {
         Peer::Controller { index, line } => [b'c', index.to_le_bytes()[0], index.to_le_bytes()[1], line],
         Peer::Node { index } => [b'n', index.to_le_bytes()[0], index.to_le_bytes()[1], 0],

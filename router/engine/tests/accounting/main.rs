@@ -46,8 +46,13 @@ fn stream_id(stream: u8) -> StreamId {
     StreamId(stream.into())
 }
 
+/// The node of a session: one has two sessions, one has one.
+fn node_of(stream: u8) -> u8 {
+    stream / 2
+}
+
 const NAMES: u8 = 2;
-const STREAMS: u8 = 2;
+const STREAMS: u8 = 3;
 const IDS: u8 = 12;
 const TICK_US: u64 = 1024;
 /// Longer than any run of steps, so that the model need not forget actions.

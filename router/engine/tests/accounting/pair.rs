@@ -4,13 +4,13 @@ use crate::audit::Audit;
 use crate::model::{Container, Model};
 use crate::step::{Step, Which};
 use crate::written::{drained_by_name, written};
-use crate::{GRACE, STREAMS, TICK_US, activation, key, pick, stream_id};
+use crate::{GRACE, STREAMS, TICK_US, activation, key, node_of, pick, stream_id};
 use bytes::Bytes;
 use engine::breaker::State;
 use engine::container::{ContainerKey, Registration, Room};
 use engine::effect::{Effect, Perform};
 use engine::hub::{Action, Hub, Pass};
-use engine::id::StreamId;
+use engine::id::{NodeName, StreamId};
 use engine::input::{Completion, Input, Push, Rejoin};
 use engine::limits::Limits;
 use engine::outcome::{Reply, RunStatus};
@@ -113,7 +113,9 @@ impl Pair {
         let revision = revision.unwrap_or_else(|| self.model.current(name));
         let number = self.model.next_number();
         let room = self.rooms[usize::from(stream)].clone();
-        let new = Registration { stream: stream_id(stream), number, epoch: number, concurrency, credits, warm, room };
+        let node = NodeName::new(&format!("node{}", node_of(stream)));
+        let new =
+            Registration { stream: stream_id(stream), node, number, epoch: number, concurrency, credits, warm, room };
         let registered = self.hub.register(&key(name, revision), new, &mut self.pass);
         let container = Container { stream, number, concurrency, credits, warm, ..Container::default() };
         assert_eq!(registered.is_ok(), self.model.register(name, revision, container), "registered");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use engine::container::{ContainerKey, Registration, Room};
 use engine::effect::{Effect, Entry, Perform};
 use engine::hub::{Action, Hub, Pass};
-use engine::id::{ActionKey, ActivationId, StreamId};
+use engine::id::{ActionKey, ActivationId, NodeName, StreamId};
 use engine::input::{Completion, Input, Push};
 use engine::limits::Limits;
 use engine::outcome::{Outcome, Reply, RunStatus};
@@ -155,6 +155,7 @@ impl World {
         let room = Arc::new(room);
         let new = Registration {
             stream: StreamId(number.into()),
+            node: NodeName::new("node"),
             number,
             epoch: 1,
             concurrency: credits.max(4),

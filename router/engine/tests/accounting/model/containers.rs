@@ -1,8 +1,10 @@
 //! Containers, and what they say.
 
+use super::timers::{fair_time, had_fair_time};
 use super::{Activation, Model};
+use crate::node_of;
 use bytes::Bytes;
-use engine::breaker::{Breaker, Cause, Verdict};
+use engine::breaker::{Breaker, Cause, State, Verdict};
 use engine::id::ActivationId;
 use engine::input::Rejoin;
 use engine::outcome::RunStatus;
@@ -57,11 +59,12 @@ impl Model {
             return self.refuse_number();
         }
         (container.revision, container.used) = (at, self.tick());
-        let stream = container.stream;
+        let node = node_of(container.stream);
         self.containers.push(container);
-        if let Some(breaker) = self.nodes.get_mut(&(at, stream)) {
+        self.forget_nodes(at);
+        if let Some(breaker) = self.nodes.get_mut(&(at, node)) {
             breaker.look(self.now);
-            self.follow(at, stream);
+            self.follow(at, node);
         }
         self.settle(at);
         true
@@ -93,11 +96,18 @@ impl Model {
         let clock = self.tick();
         let container = &mut self.containers[at];
         (container.warm, container.used) = (true, clock);
+        let failed = status == RunStatus::PlatformFailed;
+        let verdict = if failed { Verdict::Strike(Cause::Failed) } else { Verdict::Good };
         if !answered {
             self.answer(&push, &format!("{status:?}"));
-            let failed = status == RunStatus::PlatformFailed;
-            let verdict = if failed { Verdict::Strike(Cause::Failed) } else { Verdict::Good };
             self.judge(at, verdict, dispatched_at);
+        } else if !had_fair_time(&push, dispatched_at) {
+            let fair_until = dispatched_at + fair_time(&push) + self.limits.overdue_grace;
+            if failed {
+                self.judge(at, verdict, dispatched_at);
+            } else if self.now <= fair_until {
+                self.judge(at, Verdict::GoodLate, dispatched_at);
+            }
         }
         if credits > 0 {
             self.grant(at, credits);
@@ -156,9 +166,15 @@ impl Model {
         }
         container.dispatched = 0;
         let lost: Vec<_> = container.in_flight.extract_if(.., |id| !rejoin.held.contains(id)).collect();
+        let unanswered = lost.iter().map(|id| &self.live[id]).filter(|one| !one.answered);
+        let began = unanswered.map(|one| one.dispatched_at).next_back();
         for id in lost {
             self.undecided(at, id);
             self.lose(id);
+        }
+        if let Some(began) = began {
+            let (revision, node) = (self.containers[at].revision, node_of(self.containers[at].stream));
+            self.judge_node(revision, node, Verdict::Strike(Cause::Failed), began);
         }
         self.containers[at].credits = 0;
         self.change(at, |container| (container.suspended, container.awaiting) = (false, false));
@@ -207,13 +223,15 @@ impl Model {
         let container = &mut self.containers[at];
         let was_gone = std::mem::replace(&mut container.gone, true);
         (container.retired, container.credits) = (true, 0);
-        let (revision, stream) = (container.revision, container.stream);
+        let (revision, node) = (container.revision, node_of(container.stream));
+        let tripped = container.breaker.as_ref().filter(|one| one.state() != State::Closed && !was_gone);
+        let tripped = tripped.map(|one| (one.cause(), one.since()));
         let lost = std::mem::take(&mut container.in_flight);
         let unanswered = lost.iter().map(|id| &self.live[id]).filter(|one| !one.answered);
         let began = unanswered.map(|one| one.dispatched_at).next_back().filter(|_| !was_gone);
         lost.into_iter().for_each(|id| self.lose(id));
-        if let Some(began) = began {
-            self.judge_node(revision, stream, Verdict::Strike(Cause::Failed), began);
+        if let Some((cause, began)) = began.map(|began| (Cause::Failed, began)).or(tripped) {
+            self.judge_node(revision, node, Verdict::Strike(cause), began);
         }
         self.containers[at].watched = None;
         self.settle(revision);

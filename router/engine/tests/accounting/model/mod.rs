@@ -30,7 +30,7 @@ pub(crate) struct Model {
     superseded: BTreeMap<u8, VecDeque<u8>>,
     pub(crate) containers: Vec<Container>,
     pub(crate) live: BTreeMap<ActivationId, Activation>,
-    /// By revision and stream.
+    /// By revision and node.
     pub(crate) nodes: BTreeMap<(usize, u8), Breaker>,
     /// Ids that ended lately: what fits into the only set.
     ended: VecDeque<ActivationId>,

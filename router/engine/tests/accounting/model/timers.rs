@@ -3,8 +3,10 @@
 use super::Model;
 use crate::TICK_US;
 use engine::breaker::{Cause, Verdict};
+use engine::input::Push;
 use engine::outcome::Reply;
 use engine::time::Timestamp;
+use std::time::Duration;
 
 impl Model {
     /// Whose timers came out, as they were armed in each tick.
@@ -38,12 +40,14 @@ impl Model {
             }
             if due <= self.now {
                 activation.answered = true;
-                let began = activation.dispatched_at;
+                let (began, fair) =
+                    (activation.dispatched_at, had_fair_time(&activation.push, activation.dispatched_at));
                 let (reply, controller) = (activation.push.reply, activation.push.controller);
                 if reply == Reply::Outcome {
                     self.effects.push(format!("answer {id} to {controller:?} timed_out"));
                 }
-                self.judge(at, Verdict::Strike(Cause::TimedOut), began);
+                let verdict = if fair { Verdict::Strike(Cause::TimedOut) } else { Verdict::Undecided };
+                self.judge(at, verdict, began);
             }
         }
         let own = self.containers[at].in_flight.iter().map(|id| &self.live[id]);
@@ -63,4 +67,13 @@ impl Model {
             *watched = Some((due, clock));
         }
     }
+}
+
+/// Half of what it came with.
+pub(super) fn fair_time(push: &Push) -> Duration {
+    push.accepted_at.until(push.deadline) / 2
+}
+
+pub(super) fn had_fair_time(push: &Push, dispatched_at: Timestamp) -> bool {
+    dispatched_at.until(push.deadline) >= fair_time(push)
 }
