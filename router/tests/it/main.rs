@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test the place that fails says enough")]
 
 mod bad_input;
+mod breakers;
 mod drain;
 mod operating;
 mod overflow;
