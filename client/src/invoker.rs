@@ -56,8 +56,8 @@ impl Invoker {
     pub const CONTAINERS_MAX: usize = 100_000;
 
     /// Connects to the router at `endpoint` (`host:port`) as `invoker_id` (1 to 128 bytes): the node's own name, the same at each
-    /// start, by which the router remembers its failures. Fails if there is no router now; later it connects again by itself, the first time within 10 ms, then ever more rarely down to once in 5 s, with
-    /// full jitter.
+    /// start, by which the router remembers its failures. Fails if there is no router now; later it connects again by itself, the
+    /// first time within 10 ms, then ever more rarely down to once in 5 s, with full jitter.
     ///
     /// # Cancel safety
     /// Dropping it half-way leaves nothing behind.

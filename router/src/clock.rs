@@ -1,5 +1,6 @@
 //! The process's one clock. Everything else is told the time.
 
+use engine::stored_time::Moment;
 use engine::time::Timestamp;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,16 +8,25 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,
-    /// The wall clock's milliseconds at that moment.
-    wall_start_ms: u64,
+    /// Tells boots of machines apart; 0: unknown.
+    boot: u64,
+}
+
+/// What all clocks show at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    /// The process's own.
+    pub now: Timestamp,
+    /// Those that another life of the router understands.
+    pub moment: Moment,
 }
 
 impl Clock {
     /// Starts at zero.
     #[allow(clippy::disallowed_methods)]
     pub fn start() -> Self {
-        let wall_start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start: Instant::now(), wall_start_ms: u64::try_from(wall_start.as_millis()).unwrap_or(u64::MAX) }
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        Self { start: Instant::now(), boot: boot_id.map_or(0, |boot_id| boot_number(&boot_id)) }
     }
 
     /// Now.
@@ -24,19 +34,47 @@ impl Clock {
         Timestamp::ZERO + self.start.elapsed()
     }
 
-    /// A point as the wall clock names it, in milliseconds since 1970, if that has not been set since the start. Only for what another
-    /// life of the router is to understand.
-    pub fn wall_ms(&self, at: Timestamp) -> u64 {
-        self.wall_start_ms.saturating_add(at.as_micros() / 1000)
-    }
-
-    /// The point that the wall clock names so; the start if it was before.
-    pub fn of_wall_ms(&self, wall_ms: u64) -> Timestamp {
-        Timestamp::ZERO + Duration::from_millis(wall_ms.saturating_sub(self.wall_start_ms))
+    /// Now, by all clocks. The wall clock is read each time: it may be set while the process runs.
+    #[allow(clippy::disallowed_methods)]
+    pub fn read(&self) -> Reading {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Reading { now: self.now(), moment: Moment { wall_ms: millis(wall), boot: self.boot, boot_ms: boot_ms() } }
     }
 
     /// The same point for tokio's timers, which share the operating system's monotonic clock.
     pub fn instant(&self, at: Timestamp) -> tokio::time::Instant {
         (self.start + Duration::from_micros(at.as_micros())).into()
+    }
+}
+
+/// The number of a boot from its id, a random UUID: both halves of its 32 hexadecimal digits. 0 if it is no such id.
+fn boot_number(boot_id: &str) -> u64 {
+    let digits: String = boot_id.trim().chars().filter(|char| *char != '-').collect();
+    let half = |range: std::ops::Range<usize>| u64::from_str_radix(digits.get(range)?, 16).ok();
+    let halves = half(0..16).zip(half(16..32));
+    halves.map_or(0, |(high, low)| high ^ low.rotate_left(1))
+}
+
+/// Since the machine was booted, suspension included.
+fn boot_ms() -> u64 {
+    let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    millis(Duration::try_from(since).unwrap_or_default())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_has_the_number_of_its_id() {
+        assert_eq!(boot_number("00000000-0000-0001-0000-000000000002\n"), 5);
+        assert_eq!(["", "unknown"].map(boot_number), [0, 0]);
+        let [one, other] = [Clock::start().read(), Clock::start().read()];
+        assert_eq!(one.moment.boot, other.moment.boot, "of this machine");
+        assert!(one.moment.boot_ms > 0 && one.moment.boot_ms <= other.moment.boot_ms);
     }
 }

@@ -42,6 +42,7 @@ pub mod roster;
 pub mod sessions;
 pub mod slab;
 mod spill;
+pub mod stored_time;
 mod succession;
 #[cfg(not(any(router_loom, router_shuttle)))]
 mod sync;

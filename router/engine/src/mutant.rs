@@ -118,6 +118,12 @@ mutants! {
     OutGoesToMemory = "out_goes_to_memory",
     /// The time that an activation was stored is not counted.
     StoredTimeForgiven = "stored_time_forgiven",
+    /// The wall clock says within one boot, too, how long a record was stored.
+    WallClockWithinBoot = "wall_clock_within_boot",
+    /// A wall clock that was set back gives a record more time than it had.
+    SetBackGivesTime = "set_back_gives_time",
+    /// Records are stamped with the wall clock as it was when the router started.
+    WallClockOfStart = "wall_clock_of_start",
     /// The id of an activation that is stored is free.
     StoredIdFree = "stored_id_free",
     /// A damaged record is handed in.

@@ -82,6 +82,10 @@ counts! {
     /// Stored in this life of the router, and then damaged or missing in the store: it never started. Rejected where it is
     /// known whose it was; else its controller's timer answers.
     SpillDamaged = "spill_damaged",
+    /// Starts at which stored records showed that the wall clock had been set back since they were written.
+    ClockSetBack = "clock_set_back",
+    /// Starts at which they showed that it had been set forward; that shows within one boot of the machine only.
+    ClockSetForward = "clock_set_forward",
     /// Times an action began to overflow.
     SpillBegan = "spill_began",
     /// Times it was back in memory.

@@ -38,7 +38,7 @@ impl Threads {
     /// If a thread cannot be started.
     pub(crate) fn start(service: &Arc<Service>, store: Arc<dyn Overflow>, life: u64) -> std::io::Result<Self> {
         let handoff = service.handoff.clone();
-        let records = || Records::new(life, service.clock);
+        let records = || Records::new(life);
         let writer = {
             let (service, handoff, store, records) = (service.clone(), handoff.clone(), store.clone(), records());
             Builder::new()

@@ -12,6 +12,7 @@ use engine::id::{ActionKey, Group};
 use engine::input::Input;
 use engine::lanes::Lane;
 use engine::outcome::{Answer, Durability, Outcome, Stages};
+use engine::stored_time::ClockJump;
 use engine::tally::Count;
 use overflow::{Batch, Marks, Most, Overflow, ReadError};
 use std::time::Duration;
@@ -174,10 +175,11 @@ impl Reader<'_> {
 
     /// What was read of one action.
     fn fetched(&mut self, lane: u16, group: Group, batch: Batch) {
+        let at = self.service.clock.read();
         let lost = batch.lost.iter().map(|lost| (lost.position, What::Lost(Some(note::read(&lost.note)))));
         let mut fetched: Vec<(u64, What)> = lost.collect();
         for record in batch.records {
-            let what = match self.records.read(record.body) {
+            let what = match self.records.read(record.body, &at) {
                 Ok((key, record)) if key.group() == group => What::Whole(record),
                 // Whole as far as the store can tell, and no record of that action.
                 _ => What::Lost(self.store.note(lane, record.position).map(|note| note::read(&note))),
@@ -187,18 +189,32 @@ impl Reader<'_> {
         fetched.sort_by_key(|(position, _)| *position);
         let fetched = fetched.into_iter().map(|(position, what)| Fetched { position, what });
         self.backlogs[usize::from(lane)].fetched(group, fetched, batch.next);
+        self.say_jumps();
     }
 
     /// What the search for records of an earlier life met.
     fn searched(&mut self, lane: u16, batch: Batch) {
+        let at = self.service.clock.read();
         let mut found = Vec::with_capacity(batch.records.len());
         for record in batch.records {
-            match self.records.read(record.body) {
+            match self.records.read(record.body, &at) {
                 Ok((key, _)) if overflow::Group(key.group().0) == record.group => found.push((record.position, key)),
                 _ => tracing::error!(lane, position = record.position, "a record of overflow says nothing of use"),
             }
         }
         self.backlogs[usize::from(lane)].searched(found, batch.next);
+        self.say_jumps();
+    }
+
+    fn say_jumps(&mut self) {
+        for jump in self.records.take_jumps() {
+            let (count, set, by) = match jump {
+                ClockJump::Back(by) => (Count::ClockSetBack, "back", by),
+                ClockJump::Forward(by) => (Count::ClockSetForward, "forward", by),
+            };
+            tracing::warn!(set, ?by, "the wall clock was set since records of overflow were written");
+            self.pass.tally.count(count);
+        }
     }
 
     fn recall(&mut self, lane: u16, group: Group, key: &ActionKey, end: u64) -> bool {

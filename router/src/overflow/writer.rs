@@ -3,6 +3,7 @@
 use super::handoff::Handoff;
 use super::note;
 use super::record::Records;
+use crate::clock::Reading;
 use crate::driver::Driver;
 use crate::grpc::Service;
 use engine::effect::Spill;
@@ -38,7 +39,8 @@ pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, re
             continue;
         }
         let begun = Instant::now();
-        let entries: Vec<Entry> = spills.iter().map(|spill| entry(spill, records)).collect();
+        let at = service.clock.read();
+        let entries: Vec<Entry> = spills.iter().map(|spill| entry(spill, records, &at)).collect();
         let results = store.append(&entries);
         drop(entries);
         rest = Instant::now() + (begun.elapsed() * REST_TIMES).clamp(REST_MIN, REST_MAX);
@@ -57,9 +59,9 @@ pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, re
     }
 }
 
-fn entry(spill: &Spill, records: &Records) -> Entry {
+fn entry(spill: &Spill, records: &Records, at: &Reading) -> Entry {
     let group = Group(spill.action.key().group().0);
-    Entry { lane: spill.lane.0, group, note: note::write(&spill.record), body: records.write(spill) }
+    Entry { lane: spill.lane.0, group, note: note::write(&spill.record), body: records.write(spill, at) }
 }
 
 /// Tells the actions, neighbours of one together.
