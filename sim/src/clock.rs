@@ -2,6 +2,7 @@
 
 use crate::agenda::Instant;
 use crate::dice::Dice;
+use engine::stored_time::Moment;
 
 /// A monotonic clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +44,44 @@ impl Clock {
         at
     }
 }
+
+/// The clocks of the router's machine that outlive the router: a wall clock that may be set to anything, and the clock of a boot.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    /// By how much the wall clock is ahead of true time.
+    ahead_us: i64,
+    boot: u64,
+    /// What the machine's monotonic clock showed at its boot.
+    booted_at: u64,
+}
+
+impl Default for Machine {
+    /// Booted at the beginning, its wall clock right.
+    fn default() -> Self {
+        Self { ahead_us: 0, boot: 1, booted_at: 0 }
+    }
+}
+
+impl Machine {
+    /// What its clocks show at a moment at which its monotonic clock shows `local`.
+    pub fn read(&self, now: Instant, local: u64) -> Moment {
+        let wall_us = (EPOCH_US + now).saturating_add_signed(self.ahead_us);
+        Moment { wall_ms: wall_us / 1000, boot: self.boot, boot_ms: local.saturating_sub(self.booted_at) / 1000 }
+    }
+
+    /// Its wall clock is set.
+    pub fn set_wall(&mut self, by_us: i64) {
+        self.ahead_us += by_us;
+    }
+
+    /// It is booted, its wall clock as it was.
+    pub fn reboot(&mut self, local: u64) {
+        (self.boot, self.booted_at) = (self.boot + 1, local);
+    }
+}
+
+/// The wall clock at the beginning of a world, if it is right.
+const EPOCH_US: u64 = 1_800_000_000_000_000;
 
 #[cfg(test)]
 mod tests {

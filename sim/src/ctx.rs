@@ -84,6 +84,11 @@ pub enum Event {
         incarnation: u32,
         run: u32,
     },
+    /// A node dies of what it has got.
+    NodeDies {
+        node: u16,
+        incarnation: u32,
+    },
     /// A node's containers come and go.
     Churn {
         node: u16,

@@ -24,6 +24,8 @@ pub struct Node {
     /// Attempts to connect since it got work last.
     tries: u32,
     welcomed: bool,
+    /// It got something and is about to die of it.
+    dying: bool,
     /// Runs that ended while it was away; their completions go out once it has rejoined.
     unsaid: Vec<Up>,
     unsaid_runs: Vec<u32>,
@@ -81,7 +83,7 @@ impl Node {
 
     fn forget(&mut self) {
         self.conn = None;
-        (self.welcomed, self.flushing) = (false, false);
+        (self.welcomed, self.flushing, self.dying) = (false, false, false);
         self.token = Bytes::new();
         self.session += 1;
         self.out.clear();
@@ -115,7 +117,11 @@ impl Node {
             let learns = ctx.latency();
             ctx.cut(conn, learns, 0);
         }
+        let token = std::mem::take(&mut self.token);
         self.forget();
+        if ctx.plan.crashes.is_some_and(|crashes| crashes.resumes) {
+            self.token = token;
+        }
     }
 
     fn add_any_container(&mut self, ctx: &mut Ctx) {
@@ -297,6 +303,7 @@ impl Node {
         ctx.checker.arrived(call, self.index, number);
         let Some(at) = self.find(number, epoch) else { return };
         self.containers[at].received = self.containers[at].received.wrapping_add(1);
+        self.die_if_it_is_to(ctx);
         if ctx.dice.chance(ctx.plan.returns) {
             ctx.checker.given_back(call, self.index);
             self.say(Up::Return { container: number, epoch, id: dispatch.id, payload: dispatch.payload }, ctx);
@@ -320,6 +327,14 @@ impl Node {
         }
         let run = place;
         ctx.after(takes, Event::RunEnds { node: self.index, incarnation: self.incarnation, run });
+    }
+
+    fn die_if_it_is_to(&mut self, ctx: &mut Ctx) {
+        let crashes = ctx.plan.crashes.filter(|_| self.index + 1 == ctx.plan.nodes && !ctx.healed);
+        if let Some(crashes) = crashes.filter(|_| !std::mem::replace(&mut self.dying, true)) {
+            let wait = ctx.dice.below(crashes.after_us);
+            ctx.after(wait, Event::NodeDies { node: self.index, incarnation: self.incarnation });
+        }
     }
 
     fn find(&self, number: u32, epoch: u32) -> Option<usize> {

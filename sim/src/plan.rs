@@ -62,8 +62,30 @@ pub struct Plan {
     pub node_grace_ms: u64,
     /// Where what overflows goes; None: it is refused.
     pub store: Option<StorePlan>,
+    pub crashes: Option<CrashLoop>,
+    pub surge: Option<Surge>,
     pub faults: Vec<Fault>,
     pub heal_at: Instant,
+}
+
+/// The last node dies whenever it has got something, and comes back, for as long as things go wrong.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct CrashLoop {
+    /// The longest from its first dispatch to its end.
+    pub after_us: u64,
+    pub away_us: u64,
+    /// It comes back with the session that it had.
+    pub resumes: bool,
+}
+
+/// For a while callers come so many times as often.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Surge {
+    pub from: Instant,
+    pub until: Instant,
+    pub times: u64,
 }
 
 /// How the store of overflow behaves.
@@ -108,7 +130,17 @@ macro_rules! kinds {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Kind { $($(#[$doc])* $name,)* }
 
-        impl Kind {
+        impl Fault {
+    /// By how much a wall clock is set: a second to two days, either way.
+    pub fn set_us(&self) -> i64 {
+        let seconds = (i64::from(self.whom >> 1) % 172_800) + 1;
+        // Small ones as often as large ones.
+        let set_us = (seconds >> (self.whom >> 1 & 15)).max(1) * 1_000_000 + 1000;
+        if self.whom & 1 == 0 { set_us } else { -set_us }
+    }
+}
+
+impl Kind {
             /// Every kind, in order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
@@ -161,6 +193,10 @@ kinds! {
     StoreUnsynced = "store_unsynced",
     /// Records of it are damaged, or gone.
     StoreDamaged = "store_damaged",
+    /// The wall clock of the router's machine is set, back or forward.
+    WallSet = "wall_set",
+    /// The router's machine is booted, and the router starts again.
+    Reboot = "reboot",
 }
 
 impl Kind {
@@ -231,6 +267,8 @@ impl Plan {
             controller_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 20_000) },
             node_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 2_000) },
             store: None,
+            crashes: None,
+            surge: None,
             faults: Vec::new(),
             heal_at: duration * dice.between(60, 95) / 100,
         };
@@ -246,7 +284,67 @@ impl Plan {
         if dice.one_in(2) {
             plan.overflow(tiny, dice);
         }
+        plan.draw_own(&mut Dice::new(seed ^ OWN));
         plan
+    }
+
+    /// What came later, from dice of its own for the same reason.
+    fn draw_own(&mut self, dice: &mut Dice) {
+        let hears_all = self.only_accept == 0;
+        if hears_all && dice.one_in(6) {
+            self.crash_again_and_again(dice);
+        }
+        if hears_all && dice.one_in(6) {
+            self.surge(dice);
+        }
+        if self.store.is_some() && dice.one_in(2) {
+            self.set_clocks(dice);
+        }
+    }
+
+    fn crash_again_and_again(&mut self, dice: &mut Dice) {
+        let soon = self.heal_at / 50;
+        self.nodes = self.nodes.max(2);
+        self.crashes = Some(CrashLoop {
+            after_us: dice.spread(1, soon.max(1)),
+            away_us: dice.spread(1, soon.max(1)),
+            resumes: dice.one_in(3),
+        });
+        // Its failures are to be known soon, and for long.
+        self.node_grace_ms = self.node_grace_ms.min(dice.spread(1, 50));
+        let window = Duration::from_micros(self.heal_at.max(1000) * dice.between(1, 4) / 2);
+        let open_first = window / u32::try_from(dice.between(2, 50)).unwrap_or(2);
+        let open_max = window * u32::try_from(dice.between(2, 6)).unwrap_or(2);
+        let strikes = u32::try_from(dice.between(1, 4)).unwrap_or(3);
+        let probes = u32::try_from(dice.between(1, 3)).unwrap_or(2);
+        self.limits.breaker = Some(Rules { strikes, window, open_first, open_max, probes });
+    }
+
+    /// Far more than there is room for, with little time each, on containers that do well.
+    fn surge(&mut self, dice: &mut Dice) {
+        let from = dice.below(self.heal_at.max(2) / 2);
+        let until = from + dice.below(self.heal_at.max(2) / 2);
+        self.surge = Some(Surge { from, until, times: dice.between(3, 30) });
+        (self.never_answers, self.platform_fails, self.returns) = (0, 0, 0);
+        self.timeout_ms_max = (self.service_us * dice.between(2, 20) / 1000).clamp(2, self.timeout_ms_max.max(2));
+        self.timeout_ms_min = self.timeout_ms_min.min(self.timeout_ms_max);
+        if self.limits.breaker.is_none() {
+            self.limits.breaker = Some(draw_rules(dice));
+        }
+    }
+
+    /// Wall clocks that are set, routers that come back on the same boot and on others.
+    fn set_clocks(&mut self, dice: &mut Dice) {
+        let heal_at = self.heal_at.max(1);
+        let mut kinds = vec![Kind::WallSet; usize::try_from(dice.between(1, 3)).unwrap_or(1)];
+        kinds.extend((0..dice.between(1, 3)).map(|_| *dice.pick(&[Kind::CrashRouter, Kind::Reboot])));
+        let fault = |kind| Fault {
+            at: dice.below(heal_at),
+            kind,
+            whom: u32::try_from(dice.below(1 << 32)).unwrap_or(0),
+            lasts_us: dice.spread(10, (heal_at / 4).clamp(100, 5_000_000)),
+        };
+        self.faults.extend(kinds.into_iter().map(fault));
     }
 
     /// Those who only want to hear that they are taken expire unheard, and the judge tells by the bytes that are queued which of them
@@ -326,7 +424,7 @@ impl Plan {
         };
         // A world has a few kinds of trouble, so that some worlds have much of one.
         let kinds: Vec<Kind> =
-            (0..dice.between(1, 5)).map(|_| *dice.pick(&Kind::ALL[..Kind::ALL.len() - Kind::OF_STORE.len()])).collect();
+            (0..dice.between(1, 5)).map(|_| *dice.pick(&Kind::ALL[..Kind::StoreSlow as usize])).collect();
         (0..count)
             .map(|_| Fault {
                 at: dice.below(self.heal_at.max(1)),
@@ -337,6 +435,9 @@ impl Plan {
             .collect()
     }
 }
+
+/// Sets the dice of what came later apart from those of the seed.
+const OWN: u64 = 0x5a17_c10c_b4ea_4e25;
 
 fn rarely(dice: &mut Dice, one_in: u64, per_million_max: u64) -> u32 {
     if dice.one_in(one_in) { u32::try_from(dice.spread(100, per_million_max)).unwrap_or(0) } else { 0 }

@@ -7,6 +7,7 @@ use crate::dice::Dice;
 use engine::effect::Spilled;
 use engine::id::Group;
 use engine::mutant::{Mutant, is};
+use engine::stored_time::Stamp;
 use std::collections::{BTreeMap, VecDeque};
 
 /// The store, over all lives of the router.
@@ -36,8 +37,8 @@ pub struct Body {
     pub action: u16,
     /// The same, as the store knows it.
     pub group: Group,
-    /// True time at which it is worthless.
-    pub wall_deadline: Instant,
+    /// The time it had left, and what the clocks showed, when it was written.
+    pub stamp: Stamp,
     /// The activation.
     pub record: Spilled,
 }
@@ -366,6 +367,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Machine;
     use bytes::Bytes;
     use engine::id::{ActivationId, StreamId};
     use engine::outcome::Reply;
@@ -382,7 +384,8 @@ mod tests {
             deadline: Timestamp::ZERO,
             payload: Bytes::from_static(b"payload"),
         };
-        Body { life: 1, action: 0, group: Group(0), wall_deadline: 0, record }
+        let stamp = Stamp { time_left_ms: 0, written: Machine::default().read(0, 0) };
+        Body { life: 1, action: 0, group: Group(0), stamp, record }
     }
 
     fn store(kafka: bool) -> Store {

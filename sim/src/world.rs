@@ -139,8 +139,10 @@ impl World {
     }
 
     fn gap(&mut self) -> u64 {
-        let mean = self.ctx.plan.gap_us * u64::from(self.ctx.plan.controllers);
-        self.ctx.dice.wait(mean)
+        let (plan, now) = (&self.ctx.plan, self.ctx.now);
+        let mean = plan.gap_us * u64::from(plan.controllers);
+        let times = plan.surge.filter(|surge| (surge.from..surge.until).contains(&now)).map_or(1, |surge| surge.times);
+        self.ctx.dice.wait((mean / times).max(1))
     }
 
     fn happen(&mut self, event: Event) {
@@ -193,6 +195,12 @@ impl World {
             Event::RunEnds { node, incarnation, run } => {
                 if let Some(node) = alive(&mut self.nodes, node, incarnation) {
                     node.run_ends(run, ctx);
+                }
+            }
+            Event::NodeDies { node, incarnation } => {
+                let away = ctx.plan.crashes.map_or(0, |crashes| crashes.away_us);
+                if alive(&mut self.nodes, node, incarnation).is_some() {
+                    self.crash(Peer::Node { index: node }, away);
                 }
             }
             Event::Churn { node, incarnation } => {
@@ -261,6 +269,7 @@ impl World {
             | Event::Overflow { .. } => Some(0),
             Event::Deliver { conn, up: false } => Some(self.process(self.ctx.net.peer(conn))),
             Event::RunEnds { node, .. }
+            | Event::NodeDies { node, .. }
             | Event::Churn { node, .. }
             | Event::Grant { node, .. }
             | Event::Audit { node, .. } => Some(self.process(Peer::Node { index: node })),
@@ -389,6 +398,14 @@ impl World {
             Kind::Drain => {
                 if self.router.up {
                     self.router.drain(&mut self.ctx);
+                }
+            }
+            Kind::WallSet => self.router.machine.set_wall(self.ctx.plan.faults[index as usize].set_us()),
+            Kind::Reboot => {
+                if self.router.up {
+                    self.router.die(&mut self.ctx);
+                    self.router.machine.reboot(self.router.clock.read(self.ctx.now));
+                    self.restart_later(lasts_us);
                 }
             }
             Kind::StoreSlow => self.router.store.slow_until = until,

@@ -122,6 +122,8 @@ mutants! {
     WallClockWithinBoot = "wall_clock_within_boot",
     /// A wall clock that was set back gives a record more time than it had.
     SetBackGivesTime = "set_back_gives_time",
+    /// That the wall clock was set is not counted.
+    ClockJumpUncounted = "clock_jump_uncounted",
     /// Records are stamped with the wall clock as it was when the router started.
     WallClockOfStart = "wall_clock_of_start",
     /// The id of an activation that is stored is free.

@@ -60,6 +60,7 @@ pub fn time_left(stamp: Stamp, now: Moment) -> (Duration, Option<ClockJump>) {
         (by_wall, wall_back, 0)
     };
     let jump = match () {
+        () if is(Mutant::ClockJumpUncounted) => None,
         () if back > JUMP_MIN_MS => Some(ClockJump::Back(Duration::from_millis(back))),
         () if forward > JUMP_MIN_MS => Some(ClockJump::Forward(Duration::from_millis(forward))),
         () => None,

@@ -1,6 +1,7 @@
 //! What the checker writes down of each activation, container, action and session. Its own words, not the engine's.
 
 use super::seen::{Call, Said};
+use engine::stored_time::Moment;
 use std::collections::VecDeque;
 
 /// An activation.
@@ -32,6 +33,10 @@ pub(super) struct CallBook {
     pub(super) noted: bool,
     /// The router ends, and its caller was told that it stays there.
     pub(super) parted: bool,
+    /// Each time its record was written: the router's life, true time, how much time it had left, and what the clocks showed.
+    pub(super) stamps: Vec<(u32, u64, u64, Moment)>,
+    /// True time: when a record of an earlier life is worthless, as far as the router that read it last can know.
+    pub(super) worthless_at: Option<u64>,
     /// True time: when it is worthless, and when it was sent to the store.
     pub(super) wall_deadline: u64,
     pub(super) spilled_at: u64,
@@ -53,6 +58,8 @@ pub(super) struct CallBook {
     pub(super) attempt: u32,
     /// On the router's clock.
     pub(super) deadline: u64,
+    /// When it was read; on the router's clock.
+    pub(super) read_at: u64,
     /// When it was read, or came back unstarted; on the router's clock.
     pub(super) came_at: u64,
     pub(super) bytes: u64,
@@ -141,15 +148,32 @@ pub(super) struct ActionBook {
 /// A peer's session.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SessionBook {
+    /// The node whose session it is.
+    pub(super) node: Option<u16>,
     /// Containers by number.
     pub(super) containers: Vec<(u32, u32)>,
     pub(super) over: bool,
-    /// What a breaker may hold against it, by action.
-    pub(super) strikes: Vec<(u16, u32)>,
     /// Bytes of dispatches that its writer has not taken.
     pub(super) waiting_bytes: u64,
     /// Answers that its writer has not taken.
     pub(super) answers: u64,
+}
+
+/// A node as one action knows it, over all its sessions in a life of the router.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NodeBook {
+    /// What a breaker may hold against it.
+    pub(super) strikes: u32,
+    /// Something ended well there, or a container said that it failed.
+    pub(super) told: bool,
+    /// When containers went with work, within the last window; on the router's clock.
+    pub(super) deaths: VecDeque<u64>,
+    /// So many that its breaker cannot be closed, nor forgotten before then.
+    pub(super) known_until: u64,
+    /// What was dispatched to it last since that is known: a probe.
+    pub(super) probe: Option<Call>,
+    /// A probe failed, and nothing may be dispatched before then.
+    pub(super) open_until: u64,
 }
 
 /// How often what happened; compared with the engine's own counts.

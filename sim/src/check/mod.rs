@@ -10,9 +10,10 @@
 //! | I5 nothing is dispatched late, what expires leaves in time | each dispatch, each expiry |
 //! | I6 what was acknowledged as durable comes back, or is known to be lost | each consume mark, the end |
 //! | I7 conservation | quiet moments: the engine's counts against those made here |
-//! | I8 no activation waits beside a free credit | after each input, in the same instant |
+//! | I8 no activation waits beside a free credit, and overload withholds none | after each input, in the same instant |
 //! | I11 a drain loses nothing | the end of each drain |
 //! | I12 all is well after the faults | the end |
+//! | I13 a node that dies each time is held back | each dispatch |
 
 mod books;
 mod model;
@@ -26,9 +27,10 @@ pub use overflow::{Moved, Told};
 pub use seen::{Call, Digest, Said, Seen};
 
 use crate::agenda::Instant;
-use books::{ActionBook, CallBook, ContainerBook, Place, SessionBook};
+use books::{ActionBook, CallBook, ContainerBook, NodeBook, Place, SessionBook};
 use engine::limits::Limits;
 use engine::outcome::Reason;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A promise, by the number it goes under.
@@ -54,6 +56,8 @@ pub enum Invariant {
     I11,
     /// After the faults all is as before.
     I12,
+    /// A node that dies with its work each time gets no more than probes.
+    I13,
 }
 
 impl fmt::Display for Invariant {
@@ -69,6 +73,7 @@ impl fmt::Display for Invariant {
             Self::I8 => "I8 isolation",
             Self::I11 => "I11 clean drain",
             Self::I12 => "I12 alive after the faults",
+            Self::I13 => "I13 held back",
         };
         f.write_str(promise)
     }
@@ -98,6 +103,8 @@ pub struct Checker {
     actions: Vec<ActionBook>,
     containers: Vec<ContainerBook>,
     sessions: Vec<SessionBook>,
+    /// By node and action.
+    nodes: BTreeMap<(u16, u16), NodeBook>,
     limits: Limits,
     life: u32,
     router_up: bool,
@@ -138,6 +145,7 @@ impl Checker {
         self.actions.resize_with(actions, ActionBook::default);
         self.containers.clear();
         self.sessions.clear();
+        self.nodes.clear();
         self.life = 0;
         self.router_up = false;
         self.draining = false;
@@ -236,6 +244,8 @@ impl Checker {
             hit: false,
             noted: false,
             parted: false,
+            stamps: Vec::new(),
+            worthless_at: None,
             wall_deadline: 0,
             spilled_at: 0,
             life: 0,
@@ -248,6 +258,7 @@ impl Checker {
             sequence: 0,
             attempt: 1,
             deadline: 0,
+            read_at: 0,
             came_at: 0,
             bytes: 0,
             dispatched_at: 0,

@@ -4,6 +4,7 @@
 use super::books::{CallBook, Place};
 use super::{Call, Checker, Invariant, Said, Seen};
 use engine::outcome::Reason;
+use engine::stored_time::{ClockJump, Moment};
 use std::collections::BTreeMap;
 
 /// What the judge knows of the store. It outlives the router.
@@ -164,6 +165,43 @@ impl Checker {
         self.actions[usize::from(book.action)].hurt = true;
     }
 
+    /// Its record is about to be written; that is what the clocks show, whatever the record says.
+    pub fn stamped(&mut self, call: Call, shown: Moment) {
+        let (now, local, life) = (self.now, self.local, self.life);
+        let book = &mut self.calls[call as usize];
+        book.stamps.push((life, now, book.deadline.saturating_sub(local), shown));
+    }
+
+    /// Its record of that life was read in another, when the clocks show that; the router takes them to have been set so. From now on it is
+    /// worthless when true time says so within one boot, and else when the wall clock does; never later than it would be if no time
+    /// had passed since it was written.
+    pub fn recovering(&mut self, call: Call, life: u32, shown: Moment, jump: Option<ClockJump>) {
+        let now = self.now;
+        let book = &mut self.calls[call as usize];
+        let stamp = book.stamps.iter().rev().find(|(of, ..)| *of == life);
+        let Some(&(_, then, had_us, before)) = stamp else { return };
+        let one_boot = before.boot == shown.boot;
+        let by_wall_us = shown.wall_ms.saturating_sub(before.wall_ms) * 1000;
+        let stored_us = if one_boot { now - then } else { by_wall_us };
+        book.worthless_at = Some(now + had_us.saturating_sub(stored_us));
+        // By how much the wall clock was set, as far as that can show.
+        let went_us = shown.wall_ms.cast_signed().wrapping_sub(before.wall_ms.cast_signed()) * 1000;
+        let should_us = if one_boot { (now - then).cast_signed() } else { 0 };
+        let set_us = if one_boot { went_us - should_us } else { went_us.min(0) };
+        let slack_us = 5000 + (now - then).cast_signed() / 50;
+        let said_us = match jump {
+            None => 0,
+            Some(ClockJump::Back(by)) => -i64::try_from(by.as_micros()).unwrap_or(i64::MAX),
+            Some(ClockJump::Forward(by)) => i64::try_from(by.as_micros()).unwrap_or(i64::MAX),
+        };
+        let silent = jump.is_none() && set_us.abs() <= 1_000_000 + slack_us;
+        if !silent && (said_us - set_us).abs() > slack_us {
+            let what =
+                format!("the wall clock was set by {set_us} us since it was written, the router says {said_us} us");
+            self.fail(Invariant::I7, Some(call), what);
+        }
+    }
+
     /// Its record was read.
     pub fn fetched(&mut self, call: Call) {
         if self.calls[call as usize].hit {
@@ -181,7 +219,7 @@ impl Checker {
     pub fn handing(&mut self, lane: u16, calls: Vec<(Call, bool)>, lost: Vec<Call>) {
         self.note(Seen::Handing { lane, many: u32::try_from(calls.len()).unwrap_or(u32::MAX) });
         for (call, recovered) in &calls {
-            let (wall, slack) = self.wall(*call);
+            let (wall, slack) = self.wall(*call, *recovered);
             if *recovered && self.now > wall + slack {
                 self.fail(
                     Invariant::I5,
@@ -215,7 +253,8 @@ impl Checker {
         for (at, call) in consumed {
             self.flow.kept.remove(&at);
             let life = self.life;
-            let (wall, slack) = self.wall(call);
+            let [own, (earlier, _)] = [false, true].map(|recovered| self.wall(call, recovered));
+            let (wall, slack) = (own.0.min(earlier), own.1);
             let book = &mut self.calls[call as usize];
             book.kept_at = None;
             if book.life == life {
@@ -304,7 +343,7 @@ impl Checker {
     }
 
     fn hand_in(&mut self, call: Call, recovered: bool, deadline: u64) {
-        let (wall, slack) = self.wall(call);
+        let (wall, slack) = self.wall(call, recovered);
         let (now, local) = (self.now, self.local);
         let due = self.flow.due.iter().position(|other| *other == call);
         due.map(|at| self.flow.due.swap_remove(at));
@@ -331,11 +370,12 @@ impl Checker {
         (self.calls[call as usize].bytes + self.limits.queued_overhead_bytes).max(1)
     }
 
-    /// True time at which it is worthless, and how far the router's clock may have gone wrong since it was written.
-    fn wall(&self, call: Call) -> (u64, u64) {
+    /// True time at which it is worthless, as far as a router can know, and how far the router's clock may have gone wrong since it was written.
+    fn wall(&self, call: Call, recovered: bool) -> (u64, u64) {
         let book = &self.calls[call as usize];
-        let since = self.now.max(book.wall_deadline).saturating_sub(book.spilled_at);
-        (book.wall_deadline, 2000 + since / 50)
+        let at = book.worthless_at.filter(|_| recovered).unwrap_or(book.wall_deadline);
+        let since = self.now.max(at).saturating_sub(book.spilled_at);
+        (at, 4000 + since / 50)
     }
 
     /// Whether a refusal by the store is fair.

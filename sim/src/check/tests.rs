@@ -19,8 +19,8 @@ fn scene(credits: u32) -> Checker {
     let mut checker = Checker::default();
     checker.begin(1, 1000, true, false);
     checker.router_began(&limits);
-    checker.session_began(0);
-    checker.session_began(1);
+    checker.session_began(0, None);
+    checker.session_began(1, Some(0));
     assert_eq!(checker.registered(1, 7, 1, 0, 2, credits), 0);
     checker
 }
@@ -274,8 +274,8 @@ fn overflowing() -> Checker {
     let mut checker = scene(0);
     let limits = Limits { overflow: Some(OverflowLimits::default()), ..checker.limits.clone() };
     checker.router_began(&limits);
-    checker.session_began(0);
-    checker.session_began(1);
+    checker.session_began(0, None);
+    checker.session_began(1, Some(0));
     checker.registered(1, 7, 1, 0, 2, 0);
     checker.store_open(true);
     for queued in 1..=2 {

@@ -8,7 +8,7 @@ mod writer;
 
 use crate::agenda::Instant;
 use crate::check::{Said, Sums};
-use crate::clock::Clock;
+use crate::clock::{Clock, Machine};
 use crate::ctx::{Ctx, Event};
 use crate::plan::Plan;
 use crate::store::Store;
@@ -20,6 +20,7 @@ use engine::input::Input;
 use engine::mailbox::Awaiting;
 use engine::outcome::{Outcome, Reason, Rejection, RunStatus};
 use engine::sessions::{Bounds, Sessions};
+use engine::stored_time::Moment;
 use engine::tally::Count;
 use engine::time::Timestamp;
 use overflow::Flow;
@@ -37,6 +38,10 @@ pub struct Router {
     pub life: u32,
     /// Its clock.
     pub clock: Clock,
+    /// The other clocks of the machine it runs on.
+    pub machine: Machine,
+    /// When its life began, and what the machine's clocks showed.
+    started: (Timestamp, Moment),
     hub: Hub,
     pass: Pass<Effects>,
     sessions: Vec<Session>,
@@ -86,6 +91,8 @@ impl Router {
             up: false,
             life: 0,
             clock: Clock::default(),
+            machine: Machine::default(),
+            started: (Timestamp::ZERO, Machine::default().read(0, 0)),
             hub,
             pass: Pass::new(Effects::default()),
             sessions: Vec::new(),
@@ -112,7 +119,8 @@ impl Router {
             }
             _ => Store::default(),
         };
-        (self.life, self.clock) = (0, clock);
+        (self.life, self.clock, self.machine) = (0, clock, Machine::default());
+        self.machine.reboot(clock.read(0));
     }
 
     fn stop(&mut self) {
@@ -129,6 +137,7 @@ impl Router {
         self.life += 1;
         self.up = true;
         let now = Timestamp::from_micros(self.clock.read(ctx.now));
+        self.started = (now, self.machine.read(ctx.now, now.as_micros()));
         self.hub = Hub::new(ctx.plan.limits.clone(), ctx.dice.roll(), ctx.plan.wheels, now);
         self.pass = Pass::new(Effects::default());
         let life = ctx.dice.roll();

@@ -13,9 +13,9 @@ use engine::input::{Input, Unstored};
 use engine::lanes::Lane;
 use engine::mutant::{Mutant, is};
 use engine::outcome::{Answer, Durability, Outcome, Reply, Stages};
+use engine::stored_time::{Moment, Stamp, time_left};
 use engine::tally::Count;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// Something that the writer or the reader does, or waits for.
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +74,6 @@ enum Doing {
     Marking(Handover),
 }
 
-/// Who asked for what an earlier life took.
-const NOBODY: StreamId = StreamId(u64::MAX);
 /// A store that is slow takes so many times as long.
 const SLOW_TIMES: u64 = 50;
 /// Handed in at once: few, so that what an action was given is mostly in several pieces.
@@ -169,6 +167,13 @@ impl Router {
         let most = plan.batch_max.min(self.flow.waiting.len());
         self.flow.writing = self.flow.waiting.drain(..most).collect();
         let (life, now, local) = (self.life, ctx.now, self.pass.now);
+        let shown = self.machine.read(now, local.as_micros());
+        let written = if is(Mutant::WallClockOfStart) {
+            let since = self.started.0.until(local).as_millis();
+            Moment { wall_ms: self.started.1.wall_ms + u64::try_from(since).unwrap_or(0), ..shown }
+        } else {
+            shown
+        };
         let bodies: Vec<(u16, Body)> = self
             .flow
             .writing
@@ -176,9 +181,11 @@ impl Router {
             .map(|spill| {
                 let record = spill.record.clone();
                 let action = ctx.call(record.id).map_or(0, |call| ctx.asks[call as usize].action);
-                // As a wall clock that is always right shows it.
-                let wall_deadline = (now + record.deadline.as_micros()).saturating_sub(local.as_micros());
-                (spill.lane.0, Body { life, action, group: spill.action.key().group(), wall_deadline, record })
+                if let Some(call) = ctx.call(record.id) {
+                    ctx.checker.stamped(call, shown);
+                }
+                let stamp = Stamp { time_left_ms: local.millis_until(record.deadline), written };
+                (spill.lane.0, Body { life, action, group: spill.action.key().group(), stamp, record })
             })
             .collect();
         let lanes: Vec<u16> = bodies.iter().map(|(lane, _)| *lane).collect();
@@ -339,19 +346,20 @@ impl Router {
         self.flow.ways[usize::from(lane)].backlog.searched(found, batch.next);
     }
 
-    /// A record as it was read. What one of an earlier life says about times and streams means nothing any more, but for the wall
-    /// clock's.
+    /// A record as it was read. What one of an earlier life says about times and streams means nothing any more, but for its stamp.
     fn fetched(&self, body: Body, ctx: &mut Ctx) -> Spilled {
-        let Body { life, wall_deadline, record, .. } = body;
-        if let Some(call) = ctx.call(record.id) {
-            ctx.checker.fetched(call);
-        }
+        let Body { life, stamp, record, .. } = body;
+        let call = ctx.call(record.id);
+        call.into_iter().for_each(|call| ctx.checker.fetched(call));
         if life == self.life {
             return record;
         }
         let now = self.pass.now;
-        let deadline = now + Duration::from_micros(wall_deadline.saturating_sub(ctx.now));
-        let (controller, reply, sequence) = (NOBODY, Reply::Outcome, None);
+        let shown = self.machine.read(ctx.now, now.as_micros());
+        let (left, jump) = time_left(stamp, shown);
+        call.into_iter().for_each(|call| ctx.checker.recovering(call, life, shown, jump));
+        let deadline = now + left;
+        let (controller, reply, sequence) = (StreamId::NOBODY, Reply::Outcome, None);
         Spilled { controller, reply, sequence, accepted_at: now, deadline, ..record }
     }
 

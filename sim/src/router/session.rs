@@ -109,7 +109,8 @@ impl Router {
             knows_us: false,
             over: false,
         });
-        ctx.checker.session_began(number(at));
+        let node = if let Peer::Node { index } = peer { Some(index) } else { None };
+        ctx.checker.session_began(number(at), node);
     }
 
     /// Attaches the stream of a peer that came back; the one before is over. False if the session was closed meanwhile.

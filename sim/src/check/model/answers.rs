@@ -19,7 +19,7 @@ impl Checker {
         }
         book.life = life;
         book.place = Place::Reading;
-        book.came_at = now;
+        (book.read_at, book.came_at) = (now, now);
         book.session = session;
         book.sequence = sequence;
         book.attempt = 1;
@@ -182,8 +182,13 @@ impl Checker {
         };
         book.place = Place::Overdue(container);
         let due = book.deadline + micros(self.limits.overdue_grace);
+        // Half of its time was left at its dispatch, as far as is known what it came with.
+        let left = book.deadline.saturating_sub(book.dispatched_at);
+        let fair = !book.recovered && 2 * left >= book.deadline - book.read_at;
         self.sums.timed_out += 1;
-        self.strike(container);
+        if fair {
+            self.strike(container);
+        }
         if now < due {
             self.fail(Invariant::I5, Some(call), "timed out too early");
         }

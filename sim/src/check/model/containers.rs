@@ -124,6 +124,10 @@ impl Checker {
             holds
         });
         book.credits = 0;
+        if !lost.is_empty() {
+            self.strike_node(container);
+            self.died(container, &lost);
+        }
         lost.into_iter().for_each(|call| self.lose(call, true));
         self.grant(container, credits);
         self.touch_of(container);
@@ -144,9 +148,11 @@ impl Checker {
         let away = book.suspended;
         let (session, number) = (book.session, book.number);
         let in_flight = std::mem::take(&mut book.in_flight);
-        if !in_flight.is_empty() {
+        // One that goes while its breaker may be open is a strike for its node.
+        if !in_flight.is_empty() || self.may_be_tripped(container) {
             self.strike_node(container);
         }
+        self.died(container, &in_flight);
         for call in in_flight {
             self.lose(call, away);
         }
@@ -192,22 +198,17 @@ impl Checker {
         self.containers[container as usize].strikes += 1;
     }
 
-    /// Something that the breaker of its node may hold against the node, for that action.
-    pub(super) fn strike_node(&mut self, container: u32) {
-        let ContainerBook { action, session, .. } = self.containers[container as usize];
-        let strikes = &mut self.sessions[session as usize].strikes;
-        match strikes.iter_mut().find(|(of, _)| *of == action) {
-            Some((_, count)) => *count += 1,
-            None => strikes.push((action, 1)),
-        }
+    fn may_be_tripped(&self, container: u32) -> bool {
+        self.limits.breaker.as_ref().is_some_and(|rules| self.containers[container as usize].strikes >= rules.strikes)
     }
 
     /// A breaker may hold it back.
     pub(super) fn is_struck(&self, container: u32) -> bool {
         let Some(rules) = &self.limits.breaker else { return false };
         let book = &self.containers[container as usize];
-        let mut on_node = self.sessions[book.session as usize].strikes.iter();
-        book.strikes >= rules.strikes || on_node.any(|(of, count)| *of == book.action && *count >= rules.strikes)
+        let of_node =
+            |node: u16| self.nodes.get(&(node, book.action)).is_some_and(|node| node.strikes >= rules.strikes);
+        book.strikes >= rules.strikes || self.sessions[book.session as usize].node.is_some_and(of_node)
     }
 
     pub(super) fn touch_of(&mut self, container: u32) {

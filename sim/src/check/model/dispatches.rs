@@ -28,6 +28,7 @@ impl Checker {
             return self.fail(Invariant::I1, Some(call), format!("dispatched while {place:?}"));
         }
         self.judge_order(now, call);
+        self.judge_node(now, call, at);
         match place {
             Place::Queued => self.leave_queue(call),
             _ => {
@@ -144,6 +145,7 @@ impl Checker {
         self.calls[call as usize].place = Place::Ended;
         self.containers[container as usize].in_flight.retain(|other| *other != call);
         self.judge_run(container, call, said);
+        self.node_told(container);
         self.grant(container, credits);
         self.touch_of(container);
     }

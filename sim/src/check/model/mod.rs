@@ -4,6 +4,7 @@
 mod answers;
 mod containers;
 mod dispatches;
+mod nodes;
 mod queues;
 
 use super::books::{Place, SessionBook, Sums};
@@ -33,6 +34,7 @@ impl Checker {
         self.draining = false;
         self.containers.clear();
         self.sessions.clear();
+        self.nodes.clear();
         self.actions.iter_mut().for_each(clear_action);
         (self.queued, self.queued_bytes, self.came_back, self.owing) = (0, 0, 0, 0);
         self.dirty.clear();
@@ -88,10 +90,11 @@ impl Checker {
         self.local = local;
     }
 
-    /// A peer's session begins; sessions are numbered from 0 in each life.
-    pub fn session_began(&mut self, session: u32) {
+    /// A peer's session begins, a node's or a controller's; sessions are numbered from 0 in each life.
+    pub fn session_began(&mut self, session: u32, node: Option<u16>) {
         self.note(Seen::SessionBegan { session });
         self.sessions.resize_with(session as usize + 1, SessionBook::default);
+        self.sessions[session as usize].node = node;
     }
 
     /// A peer's session is over.

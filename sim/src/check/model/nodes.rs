@@ -1,0 +1,74 @@
+//! Nodes as the breakers of an action are to know them: by name, whatever sessions they have. What a breaker does in full is not said
+//! again here, only what it cannot fail to do with a node that does nothing but die with its work.
+//!
+//! Of `2 n - 1` deaths within a window, `n` at least lie in one window of the breaker, wherever that begins: where `n` strikes open it,
+//! it was opened, and only good probes would have closed it. From then on there is one probe at a time, and after each that fails a pause
+//! of at least half of `open_first`.
+
+use super::micros;
+use crate::check::books::{ContainerBook, NodeBook, Place};
+use crate::check::{Call, Checker, Invariant};
+
+impl Checker {
+    fn node_of(&mut self, container: u32) -> Option<&mut NodeBook> {
+        let ContainerBook { action, session, .. } = self.containers[container as usize];
+        let node = self.sessions[session as usize].node?;
+        Some(self.nodes.entry((node, action)).or_default())
+    }
+
+    /// Something that the breaker of its node may hold against the node, for that action.
+    pub(super) fn strike_node(&mut self, container: u32) {
+        if let Some(node) = self.node_of(container) {
+            node.strikes += 1;
+        }
+    }
+
+    /// A container on it said how a run ended.
+    pub(super) fn node_told(&mut self, container: u32) {
+        if let Some(node) = self.node_of(container) {
+            node.told = true;
+        }
+    }
+
+    /// A container went with these, or came back without them.
+    pub(super) fn died(&mut self, container: u32, with: &[Call]) {
+        let Some(rules) = self.limits.breaker.clone() else { return };
+        let unanswered = |call: &&Call| matches!(self.calls[**call as usize].place, Place::InFlight(_));
+        let lost: Vec<Call> = with.iter().filter(unanswered).copied().collect();
+        let now = self.local;
+        let Some(node) = self.node_of(container).filter(|_| !lost.is_empty()) else { return };
+        let (window, first, most) = (micros(rules.window), micros(rules.open_first), micros(rules.open_max));
+        node.deaths.push_back(now);
+        while node.deaths.front().is_some_and(|death| death + window <= now) {
+            node.deaths.pop_front();
+        }
+        if node.deaths.len() as u64 >= 2 * u64::from(rules.strikes.max(1)) - 1 {
+            node.known_until = node.known_until.max((now + most).saturating_sub(window));
+        }
+        if node.probe.take_if(|probe| lost.contains(probe)).is_some() {
+            (node.open_until, node.known_until) = (now + first / 2, now + most);
+        }
+    }
+
+    /// Something is dispatched to a container.
+    pub(super) fn judge_node(&mut self, now: u64, call: Call, container: u32) {
+        let life = self.life;
+        let Some(node) = self.node_of(container).filter(|node| !node.told && now < node.known_until) else { return };
+        let (open_until, probe) = (node.open_until, node.probe.replace(call));
+        if now < open_until {
+            self.fail(
+                Invariant::I13,
+                Some(call),
+                "dispatched to a node that dies each time, before its breaker's time was over",
+            );
+        }
+        let there = |probe: &Call| {
+            let book = &self.calls[*probe as usize];
+            *probe != call && book.life == life && matches!(book.place, Place::InFlight(_))
+        };
+        if let Some(probe) = probe.filter(there) {
+            let what = format!("dispatched to a node that dies each time, beside the probe {probe}");
+            self.fail(Invariant::I13, Some(call), what);
+        }
+    }
+}
