@@ -19,43 +19,46 @@ mod lookout;
 mod metrics;
 pub mod nodes;
 pub mod outbox;
+pub mod output;
 mod overflow;
 pub mod worker;
 
 use config::Config;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// Runs a router with a valid configuration until SIGTERM, SIGINT or a POST to `/drain`, then drains it. The whole of `activation-router serve`:
 /// says on standard output where it listens, logs to standard error. Exit code 0 if nothing was left at the end of the drain,
 /// [`EXIT_LEFT`] if activations were (the log says how many), 1 if a port cannot be opened.
 pub fn serve(config: Config) -> ExitCode {
-    let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Fails only if a logger is there already; then that one is meant.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let log = output::start_log(&config.log);
     let served = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .and_then(|runtime| runtime.block_on(serve_until_told(config)));
-    match served {
+    let code = match served {
         Ok(left) if left.is_nothing() => ExitCode::SUCCESS,
         Ok(left) => {
             tracing::error!(%left, "the drain's time is over");
             ExitCode::from(EXIT_LEFT)
         }
         Err(error) => {
-            eprintln!("activation-router: {error}");
+            log.line(&format!("activation-router: {error}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    log.flush(FLUSH);
+    code
 }
+
+/// How long the log may take to be written at the end.
+const FLUSH: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// The exit code of a router that stopped with activations in hand. 2 is that of a bad configuration.
 pub const EXIT_LEFT: u8 = 3;
 
 async fn serve_until_told(config: Config) -> std::io::Result<drain::Left> {
     let app = app::App::bind(config).await?;
-    println!("listening on {} (admin on {})", app.address()?, app.admin_address()?);
+    output::say_without_waiting(format!("listening on {} (admin on {})\n", app.address()?, app.admin_address()?));
     app.run(told_to_stop()?).await
 }
 

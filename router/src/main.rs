@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use router::cli::{Cli, Command};
+use router::output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -10,13 +11,13 @@ fn main() -> ExitCode {
     let config = match options.load() {
         Ok(config) => config,
         Err(faults) => {
-            eprintln!("{faults}");
+            output::complain(&format!("{faults}\n"));
             return ExitCode::from(2);
         }
     };
     match command {
         Command::CheckConfig(_) => {
-            print!("{}", config.to_toml());
+            output::say(&config.to_toml());
             ExitCode::SUCCESS
         }
         Command::Serve(_) => router::serve(config),
