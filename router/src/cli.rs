@@ -59,8 +59,7 @@ impl Options {
     /// # Errors
     /// Every fault found, see [`Config::load`].
     pub fn load(&self) -> Result<Config, Faults> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, text)| Setting::from_variable(&name.to_string_lossy(), &text.to_string_lossy()));
+        let environment = std::env::vars_os().filter_map(|(name, text)| Setting::from_variable(name, text));
         Config::load(self.config.as_deref(), environment.chain(self.settings()))
     }
 

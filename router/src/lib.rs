@@ -21,6 +21,7 @@ pub mod nodes;
 pub mod outbox;
 pub mod output;
 mod overflow;
+mod read;
 pub mod worker;
 
 use config::Config;

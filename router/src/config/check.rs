@@ -1,7 +1,7 @@
 //! Holds the values against the rules. All faults are found, and each names its key, its bound and where the value came from.
 
 use super::rules::{AtLeast, ORDER, RULES, Rule, is_section, rule, rule_of_store};
-use super::toml::{shown, whole};
+use super::toml::{self, shown, whole};
 use super::{Config, Fault, Faults, record_bytes_max};
 use figment::value::Value;
 use figment::{Figment, Metadata};
@@ -23,10 +23,20 @@ pub(super) fn checked(layers: &Figment, mut faults: Vec<Fault>) -> Result<Config
     let store = store(&tree);
     let single = leaves.iter().filter_map(|(key, value)| Some(fault(key, value, breach(store, key, value)?)));
     faults.extend(single);
+    let said_with_origin = |key: &str| {
+        let value = tree.find_ref(key).unwrap_or(&tree);
+        format!("{key} = {} [{}]", shown(value), origin(layers.get_metadata(value.tag())))
+    };
+    let is_set =
+        |key: &str| tree.find_ref(key).is_some_and(|value| origin(layers.get_metadata(value.tag())) != BUILT_IN);
     // A value that is wrong by itself is not compared with another: one cause, one fault.
-    let compared: Vec<Fault> = order_breaches(&tree)
+    let compared: Vec<Fault> = order_breaches(&tree, is_set)
         .filter(|(keys, _)| !faults.iter().any(|known| keys.contains(&known.key.as_str())))
-        .map(|(keys, bound)| fault(keys[0], tree.find_ref(keys[0]).unwrap_or(&tree), bound))
+        .map(|(keys, bound)| {
+            // Whoever reads this may have set the other one only.
+            let others: Vec<String> = keys[1..].iter().map(|key| said_with_origin(key)).collect();
+            fault(keys[0], tree.find_ref(keys[0]).unwrap_or(&tree), format!("{bound} ({})", others.join(", ")))
+        })
         .collect();
     faults.extend(compared);
     if !faults.is_empty() {
@@ -39,7 +49,9 @@ pub(super) fn checked(layers: &Figment, mut faults: Vec<Fault>) -> Result<Config
 pub(super) fn leaves(prefix: &str, tree: &Value) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     for (name, value) in tree.as_dict().into_iter().flatten() {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        // A quoted name may have a dot in it, which is not the one between section and key.
+        let name = toml::name(name);
+        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         if is_section(&key) && value.as_dict().is_some() {
             found.extend(leaves(&key, value));
         } else {
@@ -62,6 +74,9 @@ fn breach(store: &str, key: &str, value: &Value) -> Option<String> {
     }
     match rule(key) {
         None if is_section(key) => Some(format!("is a section, write [{key}]")),
+        None if rule(&key.replace('"', "")).is_some() => Some(
+            "there is no such key: in quotes the dot is a part of the name; write the key without quotes".to_owned(),
+        ),
         None => Some("there is no such key".to_owned()),
         Some(rule) => rule_breach(rule, value),
     }
@@ -130,8 +145,8 @@ fn choice_breach(choices: &[(&str, Option<&str>)], text: &str) -> Option<String>
     }
 }
 
-/// Keys at odds with each other, and what the first one must be.
-fn order_breaches(tree: &Value) -> impl Iterator<Item = (Vec<&'static str>, String)> {
+/// Keys at odds with each other, and what the first one must be. `is_set`: somebody set that key.
+fn order_breaches(tree: &Value, is_set: impl Fn(&str) -> bool) -> impl Iterator<Item = (Vec<&'static str>, String)> {
     let number = |key| tree.find_ref(key).and_then(whole);
     let too_small = ORDER.iter().filter_map(move |AtLeast { key, other, more, why }| {
         let least = number(other)?.saturating_add(*more);
@@ -141,7 +156,10 @@ fn order_breaches(tree: &Value) -> impl Iterator<Item = (Vec<&'static str>, Stri
     let address = |key| tree.find_ref(key)?.as_str()?.parse::<SocketAddr>().ok();
     let listen = address("listen").filter(|listen| listen.port() != 0);
     let same = listen.is_some() && listen == address("admin_listen");
-    let same = same.then(|| (vec!["admin_listen", "listen"], "must differ from listen".to_owned()));
+    // Whoever set one of them is to hear of that one.
+    let only_listen = is_set("listen") && !is_set("admin_listen");
+    let blamed_first = if only_listen { ["listen", "admin_listen"] } else { ["admin_listen", "listen"] };
+    let same = same.then(|| (blamed_first.to_vec(), format!("must differ from {}", blamed_first[1])));
     too_small.chain(disk_breach(tree)).chain(same)
 }
 
@@ -162,10 +180,13 @@ fn disk_breach(tree: &Value) -> Option<(Vec<&'static str>, String)> {
     Some((keys.to_vec(), bound))
 }
 
+/// Where a default comes from.
+const BUILT_IN: &str = "built in";
+
 fn origin(metadata: Option<&Metadata>) -> String {
     match metadata {
         Some(Metadata { source: Some(figment::Source::File(path)), .. }) => format!("file {}", path.display()),
         Some(Metadata { name, .. }) if name.starts_with("environment") || name.starts_with("flag") => name.to_string(),
-        _ => "built in".to_owned(),
+        _ => BUILT_IN.to_owned(),
     }
 }

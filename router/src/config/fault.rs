@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, in words for whoever wrote it.
 
+use crate::output::Visible;
 use std::error::Error;
 use std::fmt;
 use std::path::Path;
@@ -18,8 +19,9 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn unreadable(path: &Path, error: &figment::Error) -> Self {
-        let reason = error.kind.to_string().trim_end().replace('\n', "\n    ");
+    /// The file that `--config` names is not what it must be, for that reason.
+    pub(super) fn unreadable(path: &Path, reason: &str) -> Self {
+        let reason = reason.trim_end().replace('\n', "\n    ");
         let bound = format!("must be a readable TOML file: {reason}");
         Self { key: "--config".into(), value: format!("{path:?}"), bound, origin: "flag --config".into() }
     }
@@ -27,7 +29,9 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}: {} [{}]", self.key, self.value, self.bound, self.origin)
+        let Self { key, value, bound, origin } = self;
+        // Names of keys, variables and files are whatever somebody chose.
+        write!(f, "{} = {value}: {bound} [{}]", Visible(key), Visible(origin))
     }
 }
 

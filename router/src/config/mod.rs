@@ -6,6 +6,7 @@
 
 mod check;
 mod fault;
+mod file;
 mod rules;
 mod sections;
 mod setting;
@@ -18,8 +19,9 @@ pub use sections::{Breaker, Http2, Limits, Overflow};
 pub use setting::Setting;
 
 use check::checked;
-use figment::providers::{Format, Serialized, Toml};
-use figment::{Figment, Provider};
+use figment::Figment;
+use figment::providers::Serialized;
+use file::ConfigFile;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -101,18 +103,23 @@ impl Config {
     /// # Errors
     /// Every fault found: an unreadable file, an unknown key, a value of the wrong type, out of bounds (those of the chosen store
     /// too), at odds with another, or not possible in this build. A file that cannot be read or parsed counts as one fault; the
-    /// settings are still checked. Files and directories that values name are not looked at.
+    /// settings are still checked. The file is read once, so it may be a pipe; it must end within 5 s and 1 MiB. Files and directories
+    /// that values name are not looked at.
     pub fn load(file: Option<&Path>, settings: impl IntoIterator<Item = Setting>) -> Result<Self, Faults> {
         let mut faults = Vec::new();
         let mut layers = Figment::from(Serialized::defaults(Self::default()));
         if let Some(path) = file {
-            let toml = Toml::file_exact(path);
-            match toml.data() {
-                Ok(_) => layers = layers.merge(toml),
-                Err(error) => faults.push(Fault::unreadable(path, &error)),
+            match ConfigFile::read(path) {
+                Ok(file) => layers = layers.merge(file),
+                Err(fault) => faults.push(fault),
             }
         }
-        let layers = settings.into_iter().fold(layers, Figment::merge);
+        for setting in settings {
+            match setting.fault() {
+                Some(fault) => faults.push(fault),
+                None => layers = layers.merge(setting),
+            }
+        }
         checked(&layers, faults)
     }
 

@@ -3,6 +3,7 @@
 use super::check::leaves;
 use super::rules::{RULES, Rule};
 use super::*;
+use figment::providers::{Format, Toml};
 use figment::value::Value;
 
 const EXAMPLE: &str = include_str!("../../activation-router.example.toml");
@@ -233,6 +234,103 @@ fn later_settings_win() {
 }
 
 #[test]
+fn a_file_is_read_once_so_a_pipe_will_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let at = fifo.clone();
+    let writer = std::thread::spawn(move || std::fs::write(at, "workers = 3\nqueue = 1\n[limits]\nactions_max = 0\n"));
+    let faults = Config::load(Some(&fifo), []).unwrap_err();
+    writer.join().unwrap().unwrap();
+    let told: Vec<(&str, &str)> = faults.as_slice().iter().map(|fault| (&*fault.key, &*fault.origin)).collect();
+    let origin = format!("file {}", fifo.display());
+    assert_eq!(told, [("limits.actions_max", &*origin), ("queue", &*origin)]);
+    let at = fifo.clone();
+    let writer = std::thread::spawn(move || std::fs::write(at, "workers = 3"));
+    assert_eq!(Config::load(Some(&fifo), []).unwrap().workers, 3);
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_file_that_is_none_is_one_fault_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("nobody-writes");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let latin = folder.path().join("latin.toml");
+    std::fs::write(&latin, b"# caf\xe9").unwrap();
+    for (path, why) in [
+        (folder.path(), "directory"),
+        (&*fifo, "is there a writer?"),
+        (&*latin, "not UTF-8 in line 1"),
+        (Path::new("/dev/zero"), "more than 1048576 bytes"),
+    ] {
+        let faults = Config::load(Some(path), []).unwrap_err();
+        let [fault] = faults.as_slice() else { panic!("{faults}") };
+        assert_eq!((&*fault.key, &*fault.value), ("--config", &*format!("{path:?}")));
+        assert!(fault.bound.contains(why), "{fault}");
+    }
+}
+
+#[test]
+fn numbers_and_switches_are_no_other_kind_of_value() {
+    for (toml, value, bound) in [
+        ("workers = 2.0", "2.0", "must be a whole number from 0 to 256"),
+        ("workers = 1e2", "100.0", "must be a whole number"),
+        ("workers = nan", "nan", "must be a whole number"),
+        ("workers = -inf", "-inf", "must be a whole number"),
+        ("workers = '2'", "\"2\"", "must be a whole number"),
+        ("workers = true", "true", "must be a whole number"),
+        ("reflection = 'true'", "\"true\"", "must be true or false"),
+        ("reflection = 1", "1", "must be true or false"),
+        ("reflection = 1.0", "1.0", "must be true or false"),
+        ("router_id = 7", "7", "must be a string"),
+        ("log = 1979-05-27", "{ … }", "must be a string"),
+    ] {
+        let faults = from_toml(toml).expect_err(toml);
+        let [fault] = faults.as_slice() else { panic!("{faults}") };
+        assert_eq!(fault.value, value, "{fault}");
+        assert!(fault.bound.starts_with(bound), "{fault}");
+    }
+    for text in ["2.0", "1e1", "", " 2", "0x2"] {
+        let faults = Config::load(None, [variable("ACTIVATION_ROUTER_WORKERS", text)]).unwrap_err();
+        assert_eq!(faults.as_slice()[0].value, format!("{text:?}"));
+    }
+}
+
+#[test]
+fn a_quoted_key_is_shown_with_its_quotes() {
+    check_faults(
+        "\"limits.actions_max\" = 7",
+        &[("\"limits.actions_max\"", "in quotes the dot is a part of the name")],
+    );
+    check_faults("[limits]\n\"actions.max\" = 7", &[("limits.\"actions.max\"", "there is no such key")]);
+    check_faults("\"\" = 7", &[("\"\"", "there is no such key")]);
+    let forged = from_toml("\"a\\n  workers = 3: good\" = 7").unwrap_err().to_string();
+    assert_eq!(forged.lines().count(), 2, "{forged}");
+    from_toml("\"workers\" = 7").unwrap();
+}
+
+#[test]
+fn ports_that_are_equal_blame_a_key_that_was_set() {
+    let flag = |key: &'static str, text| {
+        Setting::from_flag(if key == "listen" { "--listen" } else { "--admin-listen" }, key, text)
+    };
+    let told = |settings: Vec<Setting>| Config::load(None, settings).unwrap_err().as_slice()[0].to_string();
+    assert_eq!(
+        told(vec![flag("listen", "127.0.0.1:7401")]),
+        "listen = \"127.0.0.1:7401\": must differ from admin_listen (admin_listen = \"127.0.0.1:7401\" [built in]) [flag --listen]"
+    );
+    assert_eq!(
+        told(vec![flag("admin_listen", "127.0.0.1:7400")]),
+        "admin_listen = \"127.0.0.1:7400\": must differ from listen (listen = \"127.0.0.1:7400\" [built in]) [flag --admin-listen]"
+    );
+    let other = told(vec![variable("ACTIVATION_ROUTER_LIMITS__ACTION_QUEUED_MAX", "3000000")]);
+    let from =
+        "(limits.action_queued_max = 3000000 [environment variable ACTIVATION_ROUTER_LIMITS__ACTION_QUEUED_MAX])";
+    assert!(other.starts_with("limits.tenant_queued_max = 2000000: ") && other.contains(from), "{other}");
+}
+
+#[test]
 fn a_fault_says_where_it_came_from() {
     let settings = [
         variable("ACTIVATION_ROUTER_HTTP2__WRITE_STALL_MS", "10s"),
@@ -268,14 +366,87 @@ fn a_file_that_is_not_toml_is_one_fault_with_its_place() {
     assert!(faults.as_slice()[0].bound.contains("line 1, column 1"), "{faults}");
 }
 
+/// What Kubernetes puts into the environment of each container for a Service of that name.
+fn of_a_service(name: &str) -> Vec<(String, &'static str)> {
+    let name = name.to_ascii_uppercase().replace('-', "_");
+    let with = |(shape, text): (&str, &'static str)| (format!("{name}_{shape}"), text);
+    [
+        ("SERVICE_HOST", "10.0.0.11"),
+        ("SERVICE_PORT", "7401"),
+        ("SERVICE_PORT_HTTP_ADMIN", "7401"),
+        ("PORT", "tcp://10.0.0.11:7401"),
+        ("PORT_7401_TCP", "tcp://10.0.0.11:7401"),
+        ("PORT_7401_TCP_PROTO", "tcp"),
+        ("PORT_7401_TCP_PORT", "7401"),
+        ("PORT_7401_TCP_ADDR", "10.0.0.11"),
+        ("PORT_53_UDP", "udp://10.0.0.11:53"),
+        ("PORT_53_SCTP_ADDR", "10.0.0.11"),
+    ]
+    .map(with)
+    .to_vec()
+}
+
 #[test]
-fn strangers_in_the_environment_are_passed_over() {
-    for name in ["PATH", "ACTIVATION_ROUTER_SERVICE_HOST", "ACTIVATION_ROUTER_PORT_7400_TCP", "ACTIVATION_ROUTER_PORT"]
-    {
-        assert_eq!(Setting::from_variable(name, "x"), None, "{name}");
+fn services_of_kubernetes_are_passed_over() {
+    assert_eq!(Setting::from_variable("PATH", "x"), None);
+    for service in [
+        "activation-router",
+        "activation-router-admin",
+        "activation-router-a--b",
+        "activation-router-limits",
+        "activation-router-service-port",
+        "activation-router-port-80",
+    ] {
+        for (name, text) in of_a_service(service) {
+            assert_eq!(Setting::from_variable(&name, text), None, "{name}");
+        }
     }
-    let faults = Config::load(None, [variable("ACTIVATION_ROUTER_LISTEN_ON", "x")]).unwrap_err();
-    assert_eq!(faults.as_slice()[0].bound, "there is no such key");
+}
+
+#[test]
+fn what_only_looks_like_a_service_is_a_fault() {
+    for (name, key) in [
+        ("LISTEN_ON", "listen_on"),
+        ("ADMIN_PORTS", "admin_ports"),
+        ("ADMIN_PORT_HTTP", "admin_port_http"),
+        ("PORT_70000_TCP", "port_70000_tcp"),
+        ("PORT_80_TCP_NAME", "port_80_tcp_name"),
+        ("PORT_80_HTTP", "port_80_http"),
+        ("SERVICE_HOSTS", "service_hosts"),
+        ("SERVICE_PORTS", "service_ports"),
+        ("LIMITS__ACTION_MAX", "limits.action_max"),
+    ] {
+        let faults = Config::load(None, [variable(&format!("ACTIVATION_ROUTER_{name}"), "1")]).unwrap_err();
+        let [fault] = faults.as_slice() else { panic!("{faults}") };
+        assert_eq!((&*fault.key, &*fault.bound), (key, "there is no such key"));
+        assert_eq!(fault.origin, format!("environment variable ACTIVATION_ROUTER_{name}"));
+    }
+}
+
+#[test]
+fn a_variable_with_a_stray_underscore_is_named() {
+    for name in ["", "_LISTEN", "LISTEN_", "__LISTEN", "LISTEN__", "LIMITS___ACTIONS_MAX", "LIMITS__", "_", "__"] {
+        let name = format!("ACTIVATION_ROUTER_{name}");
+        let faults = Config::load(None, [variable(&name, "127.0.0.1:0")]).unwrap_err();
+        let [fault] = faults.as_slice() else { panic!("{name}: {faults}") };
+        assert_eq!((&fault.key, fault.origin.as_str()), (&name, &*format!("environment variable {name}")));
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_is_named() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let text = OsStr::from_bytes(b"caf\xe9");
+    let setting = Setting::from_variable("ACTIVATION_ROUTER_ROUTER_ID", text).unwrap();
+    let name = Setting::from_variable(OsStr::from_bytes(b"ACTIVATION_ROUTER_LISTEN\xe9"), "x").unwrap();
+    assert_eq!(Setting::from_variable("OTHERS", text), None);
+    let faults = Config::load(None, [setting, name]).unwrap_err();
+    let told: Vec<(&str, &str)> = faults.as_slice().iter().map(|fault| (&*fault.key, &*fault.bound)).collect();
+    assert_eq!(
+        told,
+        [("router_id", "must be UTF-8"), ("ACTIVATION_ROUTER_LISTEN\u{fffd}", "the variable's name must be UTF-8")]
+    );
 }
 
 #[test]

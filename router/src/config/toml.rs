@@ -32,7 +32,7 @@ pub(super) fn shown(value: &Value) -> String {
         Value::Bool(_, on) => on.to_string(),
         Value::Num(_, number) => match whole(value) {
             Some(whole) => whole.to_string(),
-            None => number.to_i128().map_or_else(|| value.to_f64().unwrap_or(f64::NAN).to_string(), |n| n.to_string()),
+            None => number.to_i128().map_or_else(|| fraction(value), |n| n.to_string()),
         },
         Value::Empty(..) => "nothing".to_owned(),
         Value::Dict(..) => "{ … }".to_owned(),
@@ -40,8 +40,20 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
+/// A number that is not written as a whole one: 2.0 stays 2.0.
+fn fraction(value: &Value) -> String {
+    let number = value.to_f64().unwrap_or(f64::NAN);
+    if number.is_nan() { "nan".to_owned() } else { format!("{number:?}") }
+}
+
+/// The name of a key as TOML has it: quoted, unless it is plain.
+pub(super) fn name(key: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if !key.is_empty() && key.bytes().all(plain) { key.to_owned() } else { quoted(key) }
+}
+
 /// A TOML basic string.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for one in text.chars() {
         match one {

@@ -1,6 +1,7 @@
 //! Which store the configuration asks for.
 
 use crate::config;
+use crate::read;
 use overflow::disk::{self, Disk};
 #[cfg(feature = "kafka")]
 use overflow::kafka::{self, Kafka};
@@ -9,7 +10,9 @@ use overflow::{Most, Overflow, ReadError};
 #[cfg(feature = "kafka")]
 use std::collections::BTreeMap;
 use std::io;
+#[cfg(feature = "kafka")]
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Opens the store, if there is to be one.
@@ -61,7 +64,7 @@ fn properties(file: &str) -> io::Result<BTreeMap<String, String>> {
         return Ok(BTreeMap::new());
     }
     let fault = |what: String| io::Error::other(format!("overflow.kafka_settings_file {file}: {what}"));
-    let text = std::fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
+    let text = read::text(Path::new(file)).map_err(fault)?;
     let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let pair = |(number, line): (usize, &str)| {
         let (key, value) = line.split_once('=').ok_or_else(|| fault(format!("line {number} is not key=value")))?;
@@ -71,13 +74,17 @@ fn properties(file: &str) -> io::Result<BTreeMap<String, String>> {
 }
 
 fn with_keys<S: Overflow + 'static>(store: S, key_file: &str) -> io::Result<Arc<dyn Overflow>> {
-    let store: Arc<dyn Overflow> = if key_file.is_empty() {
-        Arc::new(Unsealed(store))
-    } else {
-        Arc::new(Sealed::new(store, Keys::read(Path::new(key_file)).map_err(io::Error::other)?))
-    };
+    let store: Arc<dyn Overflow> =
+        if key_file.is_empty() { Arc::new(Unsealed(store)) } else { Arc::new(Sealed::new(store, keys(key_file)?)) };
     check_keys(&*store)?;
     Ok(store)
+}
+
+/// Reads the key file: once, and not for ever where it is a pipe without a writer.
+fn keys(file: &str) -> io::Result<Keys> {
+    let path = PathBuf::from(file);
+    let read = read::in_time(move || Keys::read(&path));
+    read.map_err(|why| io::Error::other(format!("overflow.key_file {file}: {why}")))?.map_err(io::Error::other)
 }
 
 /// Whether what is there can be read with the keys at hand: better now than when it is needed.

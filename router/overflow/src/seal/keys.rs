@@ -61,7 +61,7 @@ pub enum KeyError {
     },
 }
 
-/// Of a file that is longer, no more is read. Thousands of keys.
+/// A file that is longer is refused. Thousands of keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 impl Keys {
@@ -77,7 +77,10 @@ impl Keys {
             return Err(KeyError::Exposed { path: path.to_owned(), mode });
         }
         let mut text = Zeroizing::new(String::new());
-        file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(io)?;
+        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(io)?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(io(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {FILE_BYTES_MAX} bytes"))));
+        }
         Self::parse(&text, path)
     }
 
@@ -185,5 +188,14 @@ mod tests {
         set(0o600);
         Keys::read(file.path()).unwrap();
         assert!(matches!(Keys::read(Path::new("/nowhere")), Err(KeyError::Io { .. })));
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_and_not_read_in_part() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "1 {}", key("00")).unwrap();
+        write!(file, "{}", "#".repeat(1 << 20)).unwrap();
+        let refusal = Keys::read(file.path()).unwrap_err().to_string();
+        assert!(refusal.ends_with("more than 1048576 bytes"), "{refusal}");
     }
 }
