@@ -1,9 +1,14 @@
 //! The service as tonic serves it: which call goes where, with which limits. What `tonic-build` would generate, but that streams read and
 //! write their bodies themselves.
 
+mod bounded;
+mod deadline;
+
 use super::frames::Frames;
 use super::wire::{Bounds, Incoming, Response};
 use super::{Routes, invoke, pull, push};
+use bounded::Bounded;
+use deadline::Deadline;
 use proto::v1;
 use std::convert::Infallible;
 use std::future::Future;
@@ -52,18 +57,22 @@ impl Service<http::Request<Body>> for Door {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let Self { routes, bounds, .. } = self.clone();
         let door = self.clone();
-        Box::pin(async move {
-            Ok(match request.uri().path() {
+        let deadline = Deadline::of(&request);
+        Box::pin(deadline.keep(async move {
+            match request.uri().path() {
                 "/router.v1.Router/Push" => {
                     stream(Incoming::new(request, bounds), |inbound| push::open(routes.0, inbound)).await
                 }
                 "/router.v1.Router/Pull" => {
                     stream(Incoming::new(request, bounds), |inbound| pull::open(routes.0, inbound)).await
                 }
-                "/router.v1.Router/Invoke" => door.grpc(ProstCodec::default()).unary(Invoke(routes), request).await,
+                "/router.v1.Router/Invoke" => {
+                    let request = request.map(|body| Body::new(Bounded::new(body, bounds.bytes_max)));
+                    door.grpc(ProstCodec::default()).unary(Invoke(routes), request).await
+                }
                 _ => Status::unimplemented("router.v1.Router has Push, Pull and Invoke").into_http(),
-            })
-        })
+            }
+        }))
     }
 }
 
