@@ -48,7 +48,7 @@ fn start_router() -> SocketAddr {
             let config = Config { listen: any, admin_listen: any, ..Config::default() };
             let app = App::bind(config).await.expect("some port is free");
             bound.send(app.address().expect("it is bound")).expect("the bench waits for it");
-            app.run(std::future::pending()).await
+            app.run(router::stop::once(std::future::pending())).await
         })
     });
     address.recv().expect("the router is bound")

@@ -367,7 +367,7 @@ async fn serve(
             }
             let app = router::app::App::bind(config).await?;
             report(Event::Listening { address: app.address()?, admin: Some(app.admin_address()?) });
-            app.run(stop).await?;
+            app.run(router::stop::once(stop)).await?;
             Ok(())
         }
         Target::Pipe => {

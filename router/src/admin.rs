@@ -1,15 +1,13 @@
 //! The operator's port: is it alive, is it ready, what does it measure; and the word to drain.
 //!
 //! Apart from the data port, so that a full router can still be asked why. This file may not touch the
-//! engine: readiness and metrics are handed in, the word to drain is handed out. Each connection serves one request and lives 10 s at most, so nobody
-//! can keep the operator out by sitting on them.
+//! engine: readiness and pages are handed in, the word to drain is handed out. Each connection serves one request; `seats` sees to it
+//! that nobody can keep the operator out by sitting on them.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -17,10 +15,16 @@ use axum::http::StatusCode;
 use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
-use crate::listener::{self, Connection, Counts};
+use crate::parts::Parts;
+use seats::Seated;
+
+mod seats;
+
+pub(crate) use seats::CONNECTIONS_MAX;
 
 /// Whether controllers and invokers should come here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +40,18 @@ pub enum Readiness {
 pub struct Admin {
     /// Whether `/ready` says so; a dropped sender leaves its last word.
     pub readiness: watch::Receiver<Readiness>,
-    /// The metrics in Prometheus's text format. Called once per request, on the admin port's thread; must not block.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// The breakers that are not closed, as JSON. Called as `metrics` is.
-    pub breakers: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The parts of the router: when one has ended, it is neither alive nor ready.
+    pub parts: Parts,
+    /// The metrics in Prometheus's text format.
+    pub metrics: Page,
+    /// The breakers that are not closed, as JSON.
+    pub breakers: Page,
     /// Told when an operator wants the router to drain and end.
     pub drain: Arc<Notify>,
 }
+
+/// A page's text. Asked for once per request, on the admin port's thread; must not block.
+pub type Page = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,8 +70,7 @@ pub async fn serve(
     admin: Admin,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let door = Door { listener, connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)), counts: Counts::default() };
-    axum::serve(door, routes(admin)).with_graceful_shutdown(stop).await
+    axum::serve(Seated::new(listener), routes(admin)).with_graceful_shutdown(stop).await
 }
 
 /// The port's pages: `/`, `/live`, `/ready`, `/metrics`, `/breakers`. All answer GET and HEAD, and end the connection. A POST to `/drain` does
@@ -70,7 +78,7 @@ pub async fn serve(
 pub fn routes(admin: Admin) -> Router {
     Router::new()
         .route("/", get(|| async { "activation router: /live /ready /metrics /breakers, POST /drain\n" }))
-        .route("/live", get(|| async { "live\n" }))
+        .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/breakers", get(breakers))
@@ -79,7 +87,17 @@ pub fn routes(admin: Admin) -> Router {
         .layer(axum::middleware::map_response(last))
 }
 
+async fn live(State(admin): State<Admin>) -> Response {
+    match admin.parts.first_ended() {
+        None => "live\n".into_response(),
+        Some(ended) => (StatusCode::SERVICE_UNAVAILABLE, format!("{ended}\n")).into_response(),
+    }
+}
+
 async fn ready(State(admin): State<Admin>) -> Response {
+    if let Some(ended) = admin.parts.first_ended() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{ended}\n")).into_response();
+    }
     match &*admin.readiness.borrow() {
         Readiness::Ready => "ready\n".into_response(),
         Readiness::NotReady(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
@@ -87,11 +105,11 @@ async fn ready(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], (admin.metrics)())
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], (admin.metrics)().await)
 }
 
 async fn breakers(State(admin): State<Admin>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], (admin.breakers)())
+    ([(CONTENT_TYPE, "application/json")], (admin.breakers)().await)
 }
 
 /// Answers at once; `/ready` and the end of the process tell how far it is.
@@ -106,42 +124,10 @@ async fn last(mut response: Response) -> Response {
     response
 }
 
-/// The listener with a cap, and a time in which each connection must be over.
-struct Door {
-    listener: TcpListener,
-    connections: Arc<Semaphore>,
-    counts: Counts,
-}
-
-impl axum::serve::Listener for Door {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            let accepted = listener::accept(&self.listener, &self.connections, &self.counts).await;
-            // An opening without end: the time for it is the time for the whole connection.
-            if let Ok(connection) = Connection::opening(accepted, usize::MAX, LIFETIME)
-                && let Ok(peer) = connection.peer_addr()
-            {
-                return (connection, peer);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// Scrapers and probes need two or three.
-const CONNECTIONS_MAX: usize = 64;
-/// Ample for one request on a loopback address.
-const LIFETIME: Duration = Duration::from_secs(10);
-
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
@@ -149,12 +135,15 @@ mod tests {
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
 
+    use super::seats::LIFETIME;
     use super::*;
+    use crate::listener;
 
     /// A port being served.
     struct Served {
         address: SocketAddr,
         readiness: watch::Sender<Readiness>,
+        parts: Parts,
         drain: Arc<Notify>,
         stop: oneshot::Sender<()>,
         served: JoinHandle<io::Result<()>>,
@@ -164,13 +153,13 @@ mod tests {
         let listener = listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let (readiness, receiver) = watch::channel(Readiness::NotReady("starting".to_owned()));
-        let metrics = Arc::new(|| "router_queue_depth 3\n".to_owned());
-        let drain = Arc::new(Notify::new());
-        let breakers = Arc::new(|| "[]\n".to_owned());
-        let admin = Admin { readiness: receiver, metrics, breakers, drain: drain.clone() };
+        let page = |text: &'static str| -> Page { Arc::new(move || Box::pin(async move { text.to_owned() })) };
+        let (metrics, breakers) = (page("router_queue_depth 3\n"), page("[]\n"));
+        let (drain, parts) = (Arc::new(Notify::new()), Parts::default());
+        let admin = Admin { readiness: receiver, parts: parts.clone(), metrics, breakers, drain: drain.clone() };
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(serve(listener, admin, async { stopped.await.unwrap_or_default() }));
-        Served { address, readiness, drain, stop, served }
+        Served { address, readiness, parts, drain, stop, served }
     }
 
     impl Served {
@@ -231,21 +220,47 @@ mod tests {
         assert!(headers.contains("content-type: text/plain; version=0.0.4\r\n"), "{headers}");
     }
 
+    #[tokio::test]
+    async fn a_part_that_ended_is_named_by_both() {
+        let port = served();
+        port.readiness.send_replace(Readiness::Ready);
+        drop(port.parts.begin("timers"));
+        port.check("/live", "HTTP/1.1 503 Service Unavailable", "timers ended\n").await;
+        port.check("/ready", "HTTP/1.1 503 Service Unavailable", "timers ended\n").await;
+    }
+
+    /// Connects and sends that much of a request.
+    async fn sitter(port: &Served, request: &str) -> TcpStream {
+        let mut sitter = TcpStream::connect(port.address).await.unwrap();
+        sitter.write_all(request.as_bytes()).await.unwrap();
+        sitter
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn sitting_on_connections_does_not_last() {
+    async fn a_connection_lives_no_longer_than_it_needs() {
         let port = served();
         let start = Instant::now();
+        let mut sitter = sitter(&port, "GET /live HTT").await;
+        sitter.read_to_end(&mut Vec::new()).await.ok();
+        assert_eq!(start.elapsed().as_secs(), LIFETIME.as_secs());
+    }
+
+    #[tokio::test]
+    async fn the_silent_give_way_the_longest_seated_first() {
+        let port = served();
         let mut sitters = Vec::new();
-        for _ in 0..CONNECTIONS_MAX {
-            let mut sitter = TcpStream::connect(port.address).await.unwrap();
-            sitter.write_all(b"GET /live HTT").await.unwrap();
-            sitters.push(sitter);
+        for number in 0..CONNECTIONS_MAX + 16 {
+            sitters.push(sitter(&port, if number % 2 == 0 { "" } else { "GET /live HTTP/1.1\r\nhost: x\r\n" }).await);
         }
-        for mut sitter in sitters {
-            sitter.read_to_end(&mut Vec::new()).await.ok();
-        }
-        assert!(start.elapsed() >= LIFETIME);
         port.check("/live", "HTTP/1.1 200 OK", "live\n").await;
+        for sitter in &mut sitters[..17] {
+            assert!(matches!(sitter.read(&mut [0]).await, Ok(0) | Err(_)), "it gave way");
+        }
+        let mut last = sitters.pop().unwrap();
+        last.write_all(b"\r\n").await.unwrap();
+        let mut answer = String::new();
+        last.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("live\n"), "{answer}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Puts the parts together and runs them: listener, workers, timers, admin port. The only place that constructs them.
 
-use crate::admin::{self, Admin, Readiness};
+use crate::admin::{self, Admin, Page, Readiness};
 use crate::clock::Clock;
 use crate::config::{self, Breaker, Config, QUEUED_OVERHEAD_BYTES};
 use crate::drain::{self, Left};
@@ -9,19 +9,20 @@ use crate::insight;
 use crate::listener::{self, Counts};
 use crate::metrics::Metrics;
 use crate::overflow;
+use crate::parts::{Parts, Task};
+use crate::stop::{self, Interrupt, Interrupts, Stopped};
 use crate::worker;
 use ::overflow::Overflow;
 use engine::breaker::Rules;
 use engine::hub::Hub;
 use engine::limits::{Limits, OverflowLimits, RECENT_IDS_PER_SET};
-use std::future::Future;
+use futures_util::stream::Stream;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
@@ -36,10 +37,13 @@ pub struct App {
     store: Option<Arc<dyn Overflow>>,
     /// Tells this life of the router from others.
     life: u64,
+    parts: Parts,
 }
 
-/// How often memory, stalled streams and the drain are looked after.
+/// How often memory is given back.
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long connections, and then the store, may take to close where the router ends at once.
+const CLOSING_AT_ONCE: Duration = Duration::from_millis(100);
 /// How long connections without streams of ours may take to close. Those that watch the health never do.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often to look whether they have.
@@ -67,7 +71,7 @@ impl App {
         let router_id = config.router_id.clone();
         let service = Service::new(hub, clock, config.limits.clone(), sessions, router_id, &random);
         let life = random.hash_one("overflow");
-        Ok(Self { config, listener, admin, service: Arc::new(service), store, life })
+        Ok(Self { config, listener, admin, service: Arc::new(service), store, life, parts: Parts::default() })
     }
 
     /// Where controllers and invokers connect.
@@ -86,60 +90,114 @@ impl App {
         self.admin.local_addr()
     }
 
-    /// Serves until `stop` resolves or an operator says so, then drains: it is not ready any more, controllers are told, nothing
+    /// Its tasks and threads.
+    pub fn parts(&self) -> Parts {
+        self.parts.clone()
+    }
+
+    /// Serves until `stop` has an item or an operator says so, then drains: it is not ready any more, controllers are told, nothing
     /// new is taken, what is queued is handed out and what is in flight awaited, nodes are told, streams end. All that at most
-    /// for the configured time, and a second for connections to close. Returns what was left.
+    /// for the configured time, and a second for connections to close. A second item of `stop` ends it at once. So does a part that ends
+    /// although it never should; then `/live` names it, for half a second.
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> std::io::Result<Left> {
-        let Self { config, listener, admin, service, store, life } = self;
+    pub async fn run(self, stop: impl Stream<Item = ()>) -> std::io::Result<Stopped> {
+        let Self { config, listener, admin, service, store, life, parts } = self;
         let (ready, readiness) = watch::channel(Readiness::Ready);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<DataPlane>().await;
         let counts = Arc::new(Counts::default());
-        let metrics = Metrics { service: service.clone(), connections: counts.clone(), store: store.clone() };
-        let overflowing = store.map(|store| overflow::Threads::start(&service, store, life)).transpose()?;
+        let metrics = Arc::new(Metrics { service: service.clone(), connections: counts.clone(), store: store.clone() });
+        let overflowing = store.map(|store| overflow::Threads::start(&service, store, life, &parts)).transpose()?;
         let told_to_drain = Arc::new(Notify::new());
-        let insight = service.clone();
-        let breakers = Arc::new(move || insight::breakers_json(&insight));
-        let operators =
-            Admin { readiness, metrics: Arc::new(move || metrics.text()), breakers, drain: told_to_drain.clone() };
+        let operators = Admin {
+            readiness,
+            parts: parts.clone(),
+            metrics: page(&service, move |_| metrics.text()),
+            breakers: page(&service, insight::breakers_json),
+            drain: told_to_drain.clone(),
+        };
 
         let mut routes = Routes::new(health);
         routes = routes.add_service(worker::with_limits(grpc::Routes(service.clone()), &config.limits));
         if config.reflection {
             routes = routes.add_service(reflection());
         }
-        let workers = worker::start_all(&config, &routes)?;
+        let workers = worker::start_all(&config, &routes, &parts)?;
+        start_sampler(&service, &parts)?;
         let permits = Arc::new(Semaphore::new(config.limits.connections_max));
         let write_stall = Duration::from_millis(config.http2.write_stall_ms);
-        let accepting = tokio::spawn(listener::accept_loop(listener, workers, permits.clone(), counts));
+        let accepting = parts.spawn("accept", listener::accept_loop(listener, workers, permits.clone(), counts));
         let tasks = [
-            tokio::spawn(async { admin::serve(admin, operators, std::future::pending()).await.unwrap_or(()) }),
-            tokio::spawn(keep_time(service.clone())),
-            tokio::spawn(take_care(service.clone(), write_stall)),
-            tokio::spawn(insight::keep(service.clone())),
+            parts.spawn("admin", async { admin::serve(admin, operators, std::future::pending()).await.unwrap_or(()) }),
+            parts.spawn("timers", keep_time(service.clone())),
+            parts.spawn("maintenance", take_care(service.clone(), write_stall)),
         ];
 
-        tokio::select! {
-            () = stop => {}
-            () = told_to_drain.notified() => {}
-        }
-        tracing::info!(held = service.hub.unanswered(), "draining");
-        ready.send_replace(Readiness::NotReady("draining".to_owned()));
+        let mut interrupts = Interrupts::new(stop, parts.clone());
+        let mut interrupt = tokio::select! {
+            interrupt = interrupts.next() => interrupt,
+            () = told_to_drain.notified() => Interrupt::Told,
+        };
         reporter.set_not_serving::<DataPlane>().await;
         reporter.set_service_status("", ServingStatus::NotServing).await;
-        let left = drain::drain(&service, Duration::from_millis(config.drain_timeout_ms)).await;
-        accepting.abort();
-        close(&permits, config.limits.connections_max).await;
-        tasks.iter().for_each(JoinHandle::abort);
+        ready.send_replace(Readiness::NotReady("draining".to_owned()));
+        let mut left = Left::default();
+        if let Interrupt::Told = interrupt {
+            tracing::info!(held = service.hub.unanswered(), "draining");
+            tokio::select! {
+                drained = drain::drain(&service, Duration::from_millis(config.drain_timeout_ms)) => left = drained,
+                cut = interrupts.cut() => interrupt = cut,
+            }
+        }
+        let since = tokio::time::Instant::now();
+        if !matches!(interrupt, Interrupt::Told) {
+            left = stop::end_at_once(&service).await;
+        }
+        if let Interrupt::PartEnded(_) = interrupt {
+            stop::be_seen(since).await;
+        }
+        // Without the accept loop the workers return once their connections are closed.
+        parts.may_return();
+        accepting.stop();
+        let closing = if matches!(interrupt, Interrupt::Told) { CLOSING_TIMEOUT } else { CLOSING_AT_ONCE };
+        close(&permits, config.limits.connections_max, closing).await;
+        tasks.iter().for_each(Task::stop);
+        service.sampler.stop();
         if let Some(threads) = overflowing {
             // They end by themselves; whatever the store takes to close is not part of the drain's time.
-            let _ = tokio::task::spawn_blocking(|| threads.stop()).await;
+            let closed = tokio::task::spawn_blocking(|| threads.stop());
+            match interrupt {
+                Interrupt::Told => drop(closed.await),
+                _ => drop(tokio::time::timeout(CLOSING_AT_ONCE, closed).await),
+            }
         }
-        Ok(left)
+        // One of the threads of overflow may have panicked while it wrote what was left.
+        Ok(match (parts.first_ended(), interrupt) {
+            (Some(ended), _) | (None, Interrupt::PartEnded(ended)) => Stopped::PartEnded(ended),
+            (None, Interrupt::ToldAgain) => Stopped::Cut { left },
+            (None, Interrupt::Told) => Stopped::Drained { left },
+        })
     }
+}
+
+/// A page that is as of now or 0.1 s ago.
+fn page(service: &Arc<Service>, text: impl Fn(&Service) -> String + Send + Sync + 'static) -> Page {
+    let (service, text) = (service.clone(), Arc::new(text));
+    Arc::new(move || {
+        let (service, text) = (service.clone(), text.clone());
+        Box::pin(async move {
+            service.sampler.refresh().await;
+            text(&service)
+        })
+    })
+}
+
+fn start_sampler(service: &Arc<Service>, parts: &Parts) -> std::io::Result<()> {
+    let (service, part) = (service.clone(), parts.begin("sampler"));
+    let look = move || insight::run(&service, &part);
+    std::thread::Builder::new().name("sampler".into()).spawn(look).map(drop)
 }
 
 /// What health checks ask about.
@@ -226,23 +284,35 @@ async fn keep_time(service: Arc<Service>) {
 /// Gives memory back and cuts off peers that do not read. Never returns.
 async fn take_care(service: Arc<Service>, write_stall: Duration) {
     let mut tick = tokio::time::interval(CARE_INTERVAL);
+    let mut stall_tick = tokio::time::interval(stall_interval(write_stall));
     loop {
-        tick.tick().await;
-        service.hub.shrink();
-        let stalled = service.streams.close_stalled(service.clock.now(), write_stall);
-        if stalled > 0 {
-            tracing::warn!(stalled, "closed streams whose peers do not read");
+        tokio::select! {
+            _ = tick.tick() => service.hub.shrink(),
+            _ = stall_tick.tick() => close_stalled(&service, write_stall),
         }
     }
 }
 
+/// How often streams are looked at. A stall is seen to begin up to one interval late and to be over its time up to another late: with this
+/// a stream is cut within a tenth of that time behind it.
+fn stall_interval(write_stall: Duration) -> Duration {
+    (write_stall / 20).min(CARE_INTERVAL)
+}
+
+fn close_stalled(service: &Service, write_stall: Duration) {
+    let stalled = service.streams.close_stalled(service.clock.now(), write_stall);
+    if stalled > 0 {
+        tracing::warn!(stalled, "closed streams whose peers do not read");
+    }
+}
+
 /// Waits a moment for connections to close.
-async fn close(connections: &Semaphore, connections_max: usize) {
+async fn close(connections: &Semaphore, connections_max: usize, within: Duration) {
     let mut tick = tokio::time::interval(CLOSING_INTERVAL);
     let closed = async {
         while connections.available_permits() < connections_max {
             tick.tick().await;
         }
     };
-    let _ = tokio::time::timeout(CLOSING_TIMEOUT, closed).await;
+    let _ = tokio::time::timeout(within, closed).await;
 }

@@ -11,12 +11,21 @@ use crate::config::{Config, Faults, Setting};
 
 /// The activation router: hands each function activation straight to a container that has room.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
-#[command(name = "activation-router", version, about)]
+#[command(name = "activation-router", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// For `--help`; README.md has the same list.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; for serve: drained, and nothing was left
+  1  the store or a port could not be opened
+  2  the command line or the configuration has faults
+  3  serve: activations were left when the drain's time was over, or a second SIGTERM or SIGINT came
+  4  serve: a part of the router ended or panicked; the log and /live name it";
 
 /// What can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]

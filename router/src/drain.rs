@@ -97,6 +97,22 @@ pub(crate) async fn drain(service: &Service, drain_timeout: Duration) -> Left {
     Left { queued, in_flight, stored: service.hub.totals().stored(), unread }
 }
 
+/// Ends a router at once, whether it drains or not: everybody hears how it ends for him, in that time at the most. Returns what was
+/// left.
+pub(crate) async fn cut_short(service: &Service, within: Duration) -> Left {
+    let unread_before = service.streams.answers_dropped();
+    let write_until = Instant::now() + within;
+    if !service.is_draining() {
+        service.drain();
+    }
+    let CutOff { queued, in_flight } = cut_off(service);
+    if timeout_at(write_until, write_out(service)).await.is_err() {
+        service.cut_streams();
+    }
+    let unread = service.streams.answers_dropped() - unread_before;
+    Left { queued, in_flight, stored: service.hub.totals().stored(), unread }
+}
+
 /// Ends what is held at the end of its time.
 fn cut_off(service: &Service) -> CutOff {
     stop_refilling(service);

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod controllers;
+mod descriptors;
 pub mod drain;
 pub mod driver;
 pub mod grpc;
@@ -21,55 +22,91 @@ pub mod nodes;
 pub mod outbox;
 pub mod output;
 mod overflow;
+pub mod parts;
 mod read;
+pub mod stop;
 pub mod worker;
 
 use config::Config;
+use output::Log;
+use parts::Parts;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
+use stop::{EXIT_PART_ENDED, Stopped};
+use tokio::runtime::{Builder, Handle};
 
 /// Runs a router with a valid configuration until SIGTERM, SIGINT or a POST to `/drain`, then drains it. The whole of `activation-router serve`:
-/// says on standard output where it listens, logs to standard error. Exit code 0 if nothing was left at the end of the drain,
-/// [`EXIT_LEFT`] if activations were (the log says how many), 1 if a port cannot be opened.
+/// says on standard output where it listens, logs to standard error. A second SIGTERM or SIGINT ends it at once.
+///
+/// Exit code 0 if nothing was left at the end of the drain; 1 if the store or a port cannot be opened; [`stop::EXIT_LEFT`] if activations
+/// were left (the log says how many), or it was told twice; [`EXIT_PART_ENDED`] if a part of it ended (the log says which).
+/// 2 is that of a bad configuration.
 pub fn serve(config: Config) -> ExitCode {
     let log = output::start_log(&config.log);
-    let served = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(serve_until_told(config)));
-    let code = match served {
-        Ok(left) if left.is_nothing() => ExitCode::SUCCESS,
-        Ok(left) => {
-            tracing::error!(%left, "the drain's time is over");
-            ExitCode::from(EXIT_LEFT)
+    let code = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let served = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve_until_told(config, &log))));
+            // A store that does not close must not keep the process.
+            runtime.shutdown_background();
+            served.map_or(EXIT_PART_ENDED, |stopped| exit_code(stopped, &log))
         }
-        Err(error) => {
-            log.line(&format!("activation-router: {error}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => exit_code(Err(error), &log),
     };
     log.flush(FLUSH);
-    code
+    ExitCode::from(code)
 }
 
 /// How long the log may take to be written at the end.
-const FLUSH: std::time::Duration = std::time::Duration::from_millis(100);
+const FLUSH: Duration = Duration::from_millis(100);
 
-/// The exit code of a router that stopped with activations in hand. 2 is that of a bad configuration.
-pub const EXIT_LEFT: u8 = 3;
-
-async fn serve_until_told(config: Config) -> std::io::Result<drain::Left> {
+async fn serve_until_told(config: Config, log: &Log) -> std::io::Result<Stopped> {
+    let withstanding = stop::withstand_signals()?;
+    descriptors::raise(&config);
     let app = app::App::bind(config).await?;
+    let told = stop::signals()?;
+    let parts = app.parts();
+    end_after_parts(parts.clone(), Handle::current(), log.clone())?;
+    let _withstanding = tokio::spawn(withstanding);
     output::say_without_waiting(format!("listening on {} (admin on {})\n", app.address()?, app.admin_address()?));
-    app.run(told_to_stop()?).await
+    app.run(told).await
 }
 
-fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+/// The last resort, a thread of its own: ends the process if a part ended and the process does not, because its main thread
+/// is stuck.
+fn end_after_parts(parts: Parts, runtime: Handle, log: Log) -> std::io::Result<()> {
+    let end = move || {
+        runtime.block_on(parts.ended());
+        // Nobody sends: this sleeps.
+        let (_nobody, never) = mpsc::channel::<()>();
+        let _ = never.recv_timeout(STUCK);
+        log.flush(FLUSH);
+        std::process::exit(EXIT_PART_ENDED.into());
+    };
+    std::thread::Builder::new().name("last-resort".into()).spawn(end).map(drop)
+}
+
+/// How long a router may take to end after one of its parts.
+const STUCK: Duration = Duration::from_millis(850);
+
+/// Logs how the router stopped.
+fn exit_code(stopped: std::io::Result<Stopped>, log: &Log) -> u8 {
+    match stopped {
+        Ok(stopped) => {
+            match &stopped {
+                Stopped::Drained { left } if left.is_nothing() => {}
+                Stopped::Drained { left } => tracing::error!(%left, "the drain's time is over"),
+                Stopped::Cut { left } => {
+                    tracing::error!(%left, "told again to stop: ended without the rest of the drain")
+                }
+                Stopped::PartEnded(ended) => tracing::error!(part = %ended.part, "ended, because a part did"),
+            }
+            stopped.exit_code()
         }
-    })
+        Err(error) => {
+            log.line(&format!("activation-router: {error}"));
+            1
+        }
+    }
 }

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
@@ -46,9 +46,10 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts from `listener` and deals the connections to `workers` in turn, each with a permit of `connections`.
 ///
-/// A connection is closed at once if there is no permit for it, or if every worker's channel is full: a client learns
-/// more from that than from silence. Errors of one connection are passed over; others (no more file descriptors) pause
-/// the loop for 100 ms. Returns when every worker has dropped its receiver, once the next connection shows that.
+/// A connection is closed at once if there is no permit for it: a client learns more from that than from silence. A worker's
+/// channel has room for every permit, so no herd is turned away below that. Errors of one connection are passed over;
+/// others (no more file descriptors) pause the loop for 100 ms. Returns when every worker has dropped its receiver, once the
+/// next connection shows that.
 ///
 /// Cancel safe: drop it to accept no more; it holds no connection across an await.
 pub async fn accept_loop(
@@ -57,11 +58,13 @@ pub async fn accept_loop(
     connections: Arc<Semaphore>,
     counts: Arc<Counts>,
 ) {
-    let mut turn = 0;
+    let (mut turn, mut complaints) = (0, Complaints::default());
     while workers.iter().any(|worker| !worker.is_closed()) {
-        let accepted = accept(&listener, &connections, &counts).await;
-        if deal(accepted, &workers, turn).is_err() {
-            Counts::add(&counts.refused);
+        let accepted = accept(&listener, &connections, &counts, &mut complaints).await;
+        // Each connection is counted once.
+        match deal(accepted, &workers, turn) {
+            Ok(()) => Counts::add(&counts.accepted),
+            Err(_closed) => Counts::add(&counts.refused),
         }
         turn = (turn + 1) % workers.len();
     }
@@ -84,12 +87,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Connections that got a permit.
+    /// Connections that were taken.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Connections closed at once: no permit, or no worker with room.
+    /// Connections closed at once: no permit, or no worker that lives.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -213,23 +216,59 @@ impl Connected for Connection {
 }
 
 /// The next connection there is a permit for. Cancel safe: it holds none across an await.
-pub(crate) async fn accept(source: &impl Source, connections: &Arc<Semaphore>, counts: &Counts) -> Accepted {
+pub(crate) async fn accept(
+    source: &impl Source,
+    connections: &Arc<Semaphore>,
+    counts: &Counts,
+    complaints: &mut Complaints,
+) -> Accepted {
     loop {
         let socket = match source.accept().await.and_then(set_up) {
             Ok(socket) => socket,
             Err(error) => {
                 Counts::add(&counts.failed);
-                pause_after(&error).await;
+                if !is_of_one_connection(&error) {
+                    complaints.complain("the data port", &error);
+                    sleep(ACCEPT_PAUSE).await;
+                }
                 continue;
             }
         };
         if let Ok(permit) = connections.clone().try_acquire_owned() {
-            Counts::add(&counts.accepted);
             return Accepted { socket, permit };
         }
         Counts::add(&counts.refused);
     }
 }
+
+/// What a port logs when it cannot accept: the first time, when the reason changes, and else once a second with how often.
+#[derive(Debug, Default)]
+pub(crate) struct Complaints {
+    last: Option<(Instant, io::ErrorKind)>,
+    /// Since that.
+    unsaid: u64,
+}
+
+impl Complaints {
+    /// Notes an error of a port, and logs it if it is time to.
+    pub(crate) fn complain(&mut self, port: &str, error: &io::Error) {
+        if let Some(times) = self.note(Instant::now(), error.kind()) {
+            tracing::warn!(%error, times, "{port} cannot accept connections");
+        }
+    }
+
+    /// How many there were since one was said, this one among them, if this one is to be said.
+    fn note(&mut self, now: Instant, kind: io::ErrorKind) -> Option<u64> {
+        self.unsaid += 1;
+        if self.last.is_some_and(|(at, of)| of == kind && now.duration_since(at) < COMPLAINTS_INTERVAL) {
+            return None;
+        }
+        self.last = Some((now, kind));
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+const COMPLAINTS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where sockets come from: a listener, or a test's fake.
 pub(crate) trait Source: Sync {
@@ -244,7 +283,7 @@ impl Source for TcpListener {
 }
 
 /// Sets the socket's options, and takes it off this runtime.
-fn set_up(socket: TcpStream) -> io::Result<std::net::TcpStream> {
+pub(crate) fn set_up(socket: TcpStream) -> io::Result<std::net::TcpStream> {
     socket.set_nodelay(true)?;
     let options = SockRef::from(&socket);
     options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
@@ -255,15 +294,12 @@ fn set_up(socket: TcpStream) -> io::Result<std::net::TcpStream> {
 
 /// An error of one connection costs nothing. Any other would come again at once: file descriptors are free only once a
 /// connection ends.
-async fn pause_after(error: &io::Error) {
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
-        tracing::warn!(%error, "cannot accept connections");
-        sleep(ACCEPT_PAUSE).await;
-    }
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Gives the connection to the first worker from `turn` on that has room, or back if none has.
+/// Gives the connection to the first worker from `turn` on that lives and has room, or back if none has.
 fn deal(accepted: Accepted, workers: &[Sender<Accepted>], turn: usize) -> Result<(), Accepted> {
     let (behind, ahead) = workers.split_at(turn);
     ahead
@@ -280,10 +316,11 @@ fn deal(accepted: Accepted, workers: &[Sender<Accepted>], turn: usize) -> Result
 const PREFACE_BYTES: usize = 24;
 /// Ample for a slow network; a socket that says nothing is worth no more.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections the kernel holds while the loop is busy or paused.
-const BACKLOG: u32 = 1_024;
+/// Connections the kernel holds while the loop is busy or paused: as many as are open at a time by default, if the kernel's own bound
+/// (`net.core.somaxconn`) allows.
+const BACKLOG: u32 = 4_096;
 /// Long enough to let connections end, short enough not to be noticed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Quiet time before the kernel asks whether the peer is still there, and between questions. HTTP/2's own pings are as
 /// frequent; these see to connections whose pings are not answered because nothing reads them.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
@@ -299,7 +336,6 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::mpsc;
-    use tokio::time::Instant;
     use tonic::transport::{Endpoint, Server};
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
@@ -365,14 +401,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_without_room_is_passed_over() {
+    async fn a_worker_without_room_is_passed_over_and_each_connection_is_counted_once() {
         let mut door = door(2, 1, 9);
         door.workers[0].close();
         let _kept = door.connect().await;
         let mut refused = door.connect().await;
         assert!(is_closed(&mut refused).await);
         assert!(door.workers[1].recv().await.is_some());
-        assert_eq!((door.counts.accepted(), door.counts.refused()), (2, 1));
+        assert_eq!((door.counts.accepted(), door.counts.refused()), (1, 1));
     }
 
     #[tokio::test]
@@ -462,8 +498,9 @@ mod tests {
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let source = Failing { error, times: AtomicU64::new(100), listener };
         let (start, counts) = (Instant::now(), Counts::default());
-        accept(&source, &Arc::new(Semaphore::new(1)), &counts).await;
-        assert_eq!((counts.failed(), counts.accepted()), (100, 1));
+        let mut complaints = Complaints::default();
+        accept(&source, &Arc::new(Semaphore::new(1)), &counts, &mut complaints).await;
+        assert_eq!(counts.failed(), 100);
         start.elapsed()
     }
 
@@ -473,6 +510,16 @@ mod tests {
         let cost = cost_of_a_hundred(|| io::Error::from_raw_os_error(EMFILE)).await;
         assert!(cost >= ACCEPT_PAUSE * 100, "{cost:?}");
         assert_eq!(cost_of_a_hundred(|| io::ErrorKind::ConnectionReset.into()).await, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_port_complains_at_first_at_a_change_and_once_a_second() {
+        let (mut complaints, start) = (Complaints::default(), Instant::now());
+        let mut note = |ms, kind| complaints.note(start + Duration::from_millis(ms), kind);
+        assert_eq!(note(0, io::ErrorKind::Other), Some(1));
+        assert_eq!((note(100, io::ErrorKind::Other), note(900, io::ErrorKind::Other)), (None, None));
+        assert_eq!(note(1_000, io::ErrorKind::Other), Some(3));
+        assert_eq!((note(1_100, io::ErrorKind::Other), note(1_200, io::ErrorKind::OutOfMemory)), (None, Some(2)));
     }
 
     /// Serves health on the first worker of a new door; gives the door's address and cap.

@@ -87,7 +87,7 @@ impl Metrics {
 
     /// As it was seen last.
     fn capacity(&self, page: &mut String) {
-        let insight = self.service.insight.lock();
+        let insight = self.service.sampler.seen();
         let Audit { containers: _, suspended, tripped, slots, in_flight, credits, retired_in_flight } = insight.audit;
         for (name, help, value) in [
             ("router_capacity_slots", "What containers that take work may run at once", slots),

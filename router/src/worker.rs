@@ -5,23 +5,22 @@ use crate::config::{Config, Http2, Limits};
 use crate::grpc::{self, Door};
 use crate::listener::{self, Accepted};
 use crate::lookout;
+use crate::parts::Parts;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-/// Connections that may wait for a worker to take them up.
-const DEALT_MAX: usize = 64;
 /// A frame the router writes may pass the limit by what it holds besides payloads, which is below this.
 const FRAME_SLACK: usize = 1 << 20;
 
 /// Starts as many workers as the configuration says; they serve `routes` on the connections sent to them. When the senders
-/// are dropped they let these connections finish their streams, and end with them.
+/// are dropped they let these connections finish their streams, and end with them. Each is a part, `worker-0` and so on.
 ///
 /// # Errors
 /// If a thread or its runtime cannot be started.
-pub fn start_all(config: &Config, routes: &Routes) -> std::io::Result<Vec<mpsc::Sender<Accepted>>> {
-    (0..config.workers_chosen()).map(|number| start(number, config, routes.clone())).collect()
+pub fn start_all(config: &Config, routes: &Routes, parts: &Parts) -> std::io::Result<Vec<mpsc::Sender<Accepted>>> {
+    (0..config.workers_chosen()).map(|number| start(number, config, routes.clone(), parts)).collect()
 }
 
 /// A service of the data plane, with the limits of frames set.
@@ -31,18 +30,22 @@ pub fn with_limits(service: grpc::Routes, limits: &Limits) -> Door {
     Door::new(service, frame_bytes_max, frame_entries_max, frame_bytes_max + FRAME_SLACK)
 }
 
-fn start(number: usize, config: &Config, routes: Routes) -> std::io::Result<mpsc::Sender<Accepted>> {
-    let (dealt, receiver) = mpsc::channel(DEALT_MAX);
+fn start(number: usize, config: &Config, routes: Routes, parts: &Parts) -> std::io::Result<mpsc::Sender<Accepted>> {
+    // A connection is dealt with its permit, so a herd that has permits finds room here too.
+    let (dealt, receiver) = mpsc::channel(config.limits.connections_max);
     let runtime = lookout::runtime(Duration::from_micros(config.lookout_us_max))?;
     // The end of `incoming` is the signal to stop; given any signal, the server then lets its connections finish.
     let serving = server(&config.http2)
         .add_routes(routes)
         .serve_with_incoming_shutdown(listener::incoming(receiver), std::future::pending());
-    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        if let Err(error) = runtime.block_on(serving) {
+    let name = format!("worker-{number}");
+    let part = parts.begin(name.clone());
+    let serving = async move {
+        if let Err(error) = serving.await {
             tracing::error!(%error, number, "a worker ended");
         }
-    })?;
+    };
+    std::thread::Builder::new().name(name).spawn(move || runtime.block_on(part.run(serving)))?;
     Ok(dealt)
 }
 

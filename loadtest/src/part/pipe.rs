@@ -11,6 +11,7 @@ use proto::v1;
 use proto::v1::router_server::{Router, RouterServer};
 use router::config::Config;
 use router::listener;
+use router::parts::Parts;
 use router::worker;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -32,7 +33,7 @@ pub(crate) async fn serve(
     let frame_bytes_max = config.limits.frame_bytes_max as usize;
     let service = RouterServer::new(Pipe::default()).max_decoding_message_size(frame_bytes_max);
     let routes = Routes::new(service);
-    let workers = worker::start_all(config, &routes)?;
+    let workers = worker::start_all(config, &routes, &Parts::default())?;
     let permits = Arc::new(Semaphore::new(config.limits.connections_max));
     let accepting = tokio::spawn(listener::accept_loop(socket, workers, permits, Arc::default()));
     listening(address);

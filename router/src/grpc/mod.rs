@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::controllers::Controllers;
 use crate::driver::{Driver, Streams};
-use crate::insight::{Insight, REPORTS_MAX};
+use crate::insight::{Insight, REPORTS_MAX, Sampler};
 use crate::nodes::Nodes;
 use crate::outbox::Entry;
 use crate::overflow::Handoff;
@@ -33,7 +33,7 @@ use engine::limits::check_name;
 use engine::outcome::{Reason, Rejection};
 use engine::sessions::{Bounds, Token};
 use engine::time::Timestamp;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use proto::v1;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -62,8 +62,8 @@ pub struct Service {
     invokes: RwLock<()>,
     pub(crate) controllers: Controllers,
     pub(crate) nodes: Nodes,
-    /// What was seen of the containers last.
-    pub(crate) insight: Mutex<Insight>,
+    /// What was seen of the containers last, and who wants to see more.
+    pub(crate) sampler: Sampler,
     /// For ids of activations that came without one: a prefix drawn at random and a count.
     id_prefix: u64,
     next_id: AtomicU64,
@@ -119,7 +119,7 @@ impl Service {
             invokes: RwLock::new(()),
             controllers,
             nodes,
-            insight: Mutex::default(),
+            sampler: Sampler::default(),
             id_prefix: random.hash_one("ids"),
             next_id: AtomicU64::new(0),
         }
@@ -159,14 +159,14 @@ impl Service {
         }
     }
 
-    /// Looks at every container, and keeps what it sees. Takes a while.
-    pub(crate) fn look(&self) {
+    /// Looks at every container. Takes a while.
+    pub(crate) fn look(&self) -> Insight {
         let mut pass = self.pass();
         self.begin(&mut pass);
         let audit = self.hub.audit(&mut pass);
         let breakers = self.hub.breakers(REPORTS_MAX, &mut pass);
         self.hub.settle(&mut pass);
-        *self.insight.lock() = Insight { audit, breakers };
+        Insight { audit, breakers }
     }
 
     /// When the next session's grace is over.
@@ -174,7 +174,7 @@ impl Service {
         self.controllers.next_due().into_iter().chain(self.nodes.next_due()).min()
     }
 
-    fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 

@@ -18,6 +18,7 @@ pub(crate) use handoff::Handoff;
 pub(crate) use open::open;
 
 use crate::grpc::Service;
+use crate::parts::Parts;
 use overflow::Overflow;
 use record::Records;
 use std::sync::Arc;
@@ -36,20 +37,27 @@ impl Threads {
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub(crate) fn start(service: &Arc<Service>, store: Arc<dyn Overflow>, life: u64) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        service: &Arc<Service>,
+        store: Arc<dyn Overflow>,
+        life: u64,
+        parts: &Parts,
+    ) -> std::io::Result<Self> {
         let handoff = service.handoff.clone();
         let records = || Records::new(life);
         let writer = {
             let (service, handoff, store, records) = (service.clone(), handoff.clone(), store.clone(), records());
+            let part = parts.begin("overflow-writer");
             Builder::new()
                 .name("overflow-writer".into())
-                .spawn(move || writer::run(&service, &handoff, &*store, &records))?
+                .spawn(move || writer::run(&service, &handoff, &*store, &records, &part))?
         };
         let reader = {
             let (service, handoff, store, records) = (service.clone(), handoff.clone(), store.clone(), records());
+            let part = parts.begin("overflow-reader");
             Builder::new()
                 .name("overflow-reader".into())
-                .spawn(move || reader::run(&service, &handoff, &*store, records))?
+                .spawn(move || reader::run(&service, &handoff, &*store, records, &part))?
         };
         Ok(Self { handoff, store, threads: vec![writer, reader] })
     }

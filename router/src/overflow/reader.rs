@@ -5,6 +5,7 @@ use super::note;
 use super::record::Records;
 use crate::driver::Driver;
 use crate::grpc::Service;
+use crate::parts::Part;
 use engine::backlog::{Backlog, Fetched, Handover, Parting, Step, What};
 use engine::effect::{Effect, Entry, Perform, Want};
 use engine::hub::Pass;
@@ -26,14 +27,14 @@ const CROWDED_INTERVAL: Duration = Duration::from_millis(2);
 /// batch of 4,096 run for 1 ms and more, and where cores are few that is what activations of other actions waited for.
 const PIECE: Most = Most { records: 256, bytes: 64 << 10 };
 
-/// Reads back until the handoff is stopped.
-pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, records: Records) {
+/// Reads back until the handoff is stopped. `part` is this thread's.
+pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, records: Records, part: &Part) {
     let pass = service.pass();
     let mut reader = Reader { service, handoff, store, records, backlogs: Vec::new(), handed_in: 0, pass };
     let mut timeout = Duration::ZERO;
     loop {
         let reads = handoff.take_reads(timeout);
-        if reads.stopped {
+        if reads.stopped || part.is_told_to_end() {
             return;
         }
         if reader.backlogs.is_empty() && store.ready() {

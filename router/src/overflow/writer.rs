@@ -6,6 +6,7 @@ use super::record::Records;
 use crate::clock::Reading;
 use crate::driver::Driver;
 use crate::grpc::Service;
+use crate::parts::Part;
 use engine::effect::Spill;
 use engine::extents::Extents;
 use engine::hub::{Action, Pass};
@@ -26,14 +27,17 @@ const REST_MAX: Duration = Duration::from_millis(50);
 /// How long a store that could not be written is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 
-/// Writes until the handoff is stopped and empty.
-pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, records: &Records) {
+/// Writes until the handoff is stopped and empty. `part` is this thread's.
+pub(crate) fn run(service: &Service, handoff: &Handoff, store: &dyn Overflow, records: &Records, part: &Part) {
     let mut pass = service.pass();
     // Only what was closed here is opened here: at the start the reader does that, once it knows what an earlier life left.
     let mut left_alone = false;
     let mut rest = Instant::now();
     let mut extents = Extents::default();
     while let Some(spills) = handoff.take_spills(RECORDS_AT_ONCE, rest, LEFT_ALONE) {
+        if part.is_told_to_end() {
+            return;
+        }
         if spills.is_empty() {
             left_alone = left_alone && !try_again(service, store);
             continue;

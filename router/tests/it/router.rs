@@ -4,6 +4,8 @@ use crate::peers::within;
 use router::app::App;
 use router::config::Config;
 use router::drain::Left;
+use router::parts::Parts;
+use router::stop::{self, Stopped};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::JoinHandle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +19,9 @@ pub(crate) struct Router {
     /// Where operators look.
     pub(crate) admin: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
-    running: Option<JoinHandle<Left>>,
+    running: Option<JoinHandle<Stopped>>,
+    /// Its tasks and threads.
+    pub(crate) parts: Parts,
 }
 
 impl Router {
@@ -32,13 +36,13 @@ impl Router {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let app = App::bind(config).await.unwrap();
-                bound.send((app.address().unwrap(), app.admin_address().unwrap())).unwrap();
+                bound.send((app.address().unwrap(), app.admin_address().unwrap(), app.parts())).unwrap();
                 let told = async { told.await.unwrap_or(()) };
-                app.run(told).await.unwrap()
+                app.run(stop::once(told)).await.unwrap()
             })
         });
-        let (address, admin) = addresses.recv().unwrap();
-        Self { address, admin, stop: Some(stop), running: Some(running) }
+        let (address, admin, parts) = addresses.recv().unwrap();
+        Self { address, admin, stop: Some(stop), running: Some(running), parts }
     }
 
     /// Tells it to stop, and does not wait.
@@ -51,8 +55,16 @@ impl Router {
         self.running.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits until it has stopped; what was left.
-    pub(crate) async fn stopped(mut self) -> Left {
+    /// Waits until its drain is over; what was left.
+    pub(crate) async fn stopped(self) -> Left {
+        match self.ended().await {
+            Stopped::Drained { left } => left,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until it has stopped; how that was.
+    pub(crate) async fn ended(mut self) -> Stopped {
         let running = self.running.take().unwrap();
         within("the router's end", tokio::task::spawn_blocking(|| running.join().unwrap())).await.unwrap()
     }
