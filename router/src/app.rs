@@ -128,6 +128,8 @@ impl App {
         start_sampler(&service, &parts)?;
         let permits = Arc::new(Semaphore::new(config.limits.connections_max));
         let write_stall = Duration::from_millis(config.http2.write_stall_ms);
+        // A worker returns without senders. With these here, an accept loop that dies takes no worker along.
+        let dealing = workers.clone();
         let accepting = parts.spawn("accept", listener::accept_loop(listener, workers, permits.clone(), counts));
         let tasks = [
             parts.spawn("admin", async { admin::serve(admin, operators, std::future::pending()).await.unwrap_or(()) }),
@@ -161,6 +163,7 @@ impl App {
         // Without the accept loop the workers return once their connections are closed.
         parts.may_return();
         accepting.stop();
+        drop(dealing);
         let closing = if matches!(interrupt, Interrupt::Told) { CLOSING_TIMEOUT } else { CLOSING_AT_ONCE };
         close(&permits, config.limits.connections_max, closing).await;
         tasks.iter().for_each(Task::stop);

@@ -18,6 +18,10 @@ impl Folder {
         Self(path)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Ten activations of an action fit in memory, the others go to disk.
     pub(crate) fn small(&self) -> impl FnOnce(&mut Config) {
         let directory = self.0.to_str().unwrap().to_owned();
