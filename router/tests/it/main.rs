@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod breakers;
+mod calls;
 mod drain;
 mod operating;
 mod overflow;

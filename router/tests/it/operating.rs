@@ -12,9 +12,11 @@ use router::app::App;
 use router::config::Config;
 use router::drain::Left;
 use std::process::{Output, Stdio};
-use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
@@ -86,6 +88,53 @@ async fn the_metrics_tell_where_credits_and_containers_went() {
     assert_eq!(scene.router.metric(&event("credits_granted")).await, 5);
     assert_eq!(scene.router.metric(&event("credits_revoked")).await, 4);
     assert_eq!(scene.router.metric("router_containers").await, 0);
+}
+
+#[tokio::test]
+async fn an_open_breaker_shows_at_once() {
+    let mut scene = Scene::start(|config| config.breaker.open_first_ms = 60_000).await;
+    assert_eq!(scene.router.page("/breakers").await.1, "[]\n");
+    for _ in 0..3 {
+        let dispatch = scene.in_flight().await;
+        let status = v1::RunStatus::PlatformFailed as i32;
+        scene.invoker.complete(v1::Completion { status, ..completion(&dispatch) });
+        assert_eq!(scene.controller.answer().await.outcome(), v1::Outcome::PlatformFailed);
+    }
+    let opened = Instant::now();
+    let shows = async {
+        while !scene.router.page("/breakers").await.1.contains("\"state\":\"open\"") {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the breaker", shows).await;
+    assert_eq!(scene.router.metric("router_capacity_tripped").await, 1);
+    // A page may be 100 ms old.
+    assert!(opened.elapsed() < Duration::from_millis(400), "{:?}", opened.elapsed());
+}
+
+#[tokio::test]
+async fn a_herd_below_the_limit_is_taken_whole_and_counted_once() {
+    const HERD: u64 = 150;
+    let router = Router::start(|config| {
+        config.workers = 1;
+        config.limits.connections_max = 150;
+    });
+    let mut herd = JoinSet::new();
+    (0..HERD).for_each(|_| drop(herd.spawn(TcpStream::connect(router.address))));
+    let mut open: Vec<TcpStream> = herd.join_all().await.into_iter().map(Result::unwrap).collect();
+    let became = |became: &str| format!("router_connections_total{{became=\"{became}\"}}");
+    router.metric_is(&became("accepted"), |accepted| accepted == HERD).await;
+    assert_eq!((router.metric(&became("refused")).await, router.metric(&became("failed")).await), (0, 0));
+    // Each is served: the server's first frame is SETTINGS.
+    for socket in &mut open {
+        let mut head = [0; 9];
+        within("the server's greeting", socket.read_exact(&mut head)).await.unwrap();
+        assert_eq!(head[3], 4);
+    }
+    let mut beyond = TcpStream::connect(router.address).await.unwrap();
+    assert!(matches!(within("the refusal", beyond.read(&mut [0])).await, Ok(0) | Err(_)));
+    router.metric_is(&became("refused"), |refused| refused == 1).await;
+    assert_eq!(router.metric(&became("accepted")).await, HERD);
 }
 
 // Health and reflection.

@@ -8,6 +8,7 @@ use crate::scene::Scene;
 use proto::v1::{self, Reason};
 use router::config::Config;
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 use tonic::Code;
 
 /// The number of the action that is not `good`.
@@ -51,6 +52,25 @@ async fn an_invoker_that_stops_reading_is_cut_off_though_nothing_more_comes_for_
     scene.controller.push((0..4).map(|number| heavy(number, HEAVY, LARGE)));
     assert_lost_or_elsewhere(&mut scene.controller, &scene.router, 4).await;
     scene.round_trip().await;
+}
+
+#[tokio::test]
+async fn a_stream_is_cut_about_when_it_was_said() {
+    let mut scene = Scene::start(|config| {
+        impatient(config);
+        config.invoker_grace_ms = 0;
+    })
+    .await;
+    let _sloth = sloth(&scene.router).await;
+    scene.router.metric_is("router_containers", |n| n == 2).await;
+    scene.controller.declare(HEAVY, "heavy");
+    let pushed = Instant::now();
+    scene.controller.push((0..4).map(|number| heavy(number, HEAVY, LARGE)));
+    // What was written of it is lost.
+    assert_eq!(scene.controller.answer().await.outcome(), v1::Outcome::Lost);
+    let cut = pushed.elapsed();
+    // A tenth more and 100 ms, and what it takes to write and to answer.
+    assert!((Duration::from_millis(1_000)..Duration::from_millis(1_400)).contains(&cut), "{cut:?}");
 }
 
 #[tokio::test]
