@@ -169,12 +169,7 @@ impl App {
         tasks.iter().for_each(Task::stop);
         service.sampler.stop();
         if let Some(threads) = overflowing {
-            // They end by themselves; whatever the store takes to close is not part of the drain's time.
-            let closed = tokio::task::spawn_blocking(|| threads.stop());
-            match interrupt {
-                Interrupt::Told => drop(closed.await),
-                _ => drop(tokio::time::timeout(CLOSING_AT_ONCE, closed).await),
-            }
+            interrupt = close_store(threads, interrupt, &mut interrupts).await;
         }
         // One of the threads of overflow may have panicked while it wrote what was left.
         Ok(match (parts.first_ended(), interrupt) {
@@ -183,6 +178,24 @@ impl App {
             (None, Interrupt::Told) => Stopped::Drained { left },
         })
     }
+}
+
+/// Writes what is left for the store and closes it. Whatever that takes is not part of the drain's time; an interrupt leaves it a
+/// moment. Returns the last interrupt.
+async fn close_store(
+    threads: overflow::Threads,
+    mut interrupt: Interrupt,
+    interrupts: &mut Interrupts<impl Stream<Item = ()>>,
+) -> Interrupt {
+    let mut closed = tokio::task::spawn_blocking(|| threads.stop());
+    if let Interrupt::Told = interrupt {
+        tokio::select! {
+            _ = &mut closed => return interrupt,
+            cut = interrupts.cut() => interrupt = cut,
+        }
+    }
+    let _ = tokio::time::timeout(CLOSING_AT_ONCE, closed).await;
+    interrupt
 }
 
 /// A page that is as of now or 0.1 s ago.

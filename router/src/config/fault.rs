@@ -30,8 +30,8 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, value, bound, origin } = self;
-        // Names of keys, variables and files are whatever somebody chose.
-        write!(f, "{} = {value}: {bound} [{}]", Visible(key), Visible(origin))
+        // Keys, values and names of variables and files are whatever somebody chose.
+        write!(f, "{} = {}: {bound} [{}]", Visible(key), Visible(value), Visible(origin))
     }
 }
 

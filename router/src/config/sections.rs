@@ -37,8 +37,8 @@ pub struct Limits {
     pub containers_per_stream_max: u32,
     /// Activations one container may run at a time, to 65,536. Default 4,096.
     pub container_concurrency_max: u32,
-    /// Connections open at a time, to 1 million; further ones are closed at once. Default 4,096; below the limit of
-    /// open files.
+    /// Connections open at a time, to 1 million; further ones are closed at once. Default 4,096; below the hard
+    /// limit of open files.
     pub connections_max: usize,
     /// Sessions of controllers, and as many of invoker nodes, to 1 million; those that wait for their peers count. Default
     /// 65,536; further peers are refused.
@@ -183,7 +183,8 @@ pub struct Http2 {
     pub local_error_resets_max: usize,
     /// Bytes of headers in one request, 1 KiB to 1 MiB. Default 8 KiB.
     pub header_list_bytes_max: u32,
-    /// Milliseconds a stream may refuse to be written to before it is closed, 1 s to 10 min. Default 10,000.
+    /// Milliseconds a stream may refuse to be written to before it is closed, 1 s to 10 min; up to a tenth more. Default
+    /// 10,000.
     pub write_stall_ms: u64,
 }
 
