@@ -180,8 +180,8 @@ impl Rejection {
             R::IdInFlight | R::IdEnded | R::Repeated => 409,
             R::PayloadTooLarge => 413,
             R::QueueFull | R::TenantFull => 429,
-            R::OutcomeUnknown | R::RecordDamaged => 502,
-            R::RouterFull | R::OverflowUnavailable | R::TooManyActions | R::TooManyContainers | R::Draining => 503,
+            R::OutcomeUnknown => 502,
+            R::RouterFull | R::OverflowUnavailable | R::RecordDamaged | R::TooManyActions | R::TooManyContainers | R::Draining => 503,
             // Of the stream, not of what was asked: another attempt finds it set right.
             R::ActionUnknown | R::FrameTooLong | R::HelloMissing | R::ControllerConnected | R::Unspecified => 503,
             // Never said of an activation.
@@ -343,6 +343,7 @@ mod tests {
             (28, 502),
             (29, 429),
             (30, 503),
+            (31, 503),
             (99, 503),
         ];
         all.extend(reasons.map(|(number, status)| (rejected(by_router(number)), status)));
@@ -355,7 +356,7 @@ mod tests {
         for (outcome, status) in statuses() {
             assert_eq!(outcome.http_status(), status, "{outcome:?}");
         }
-        assert!(v1::Reason::try_from(31).is_err(), "a new reason wants a line above");
+        assert!(v1::Reason::try_from(32).is_err(), "a new reason wants a line above");
     }
 
     #[test]
