@@ -3,11 +3,11 @@
 use crate::config::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit of open files to the hard one, and warns if that is below what the configuration may need.
-/// For the start of the process.
+/// Raises the soft limit of open files to the hard one, and warns if that is below what the
+/// configuration may need. For the start of the process.
 pub(crate) fn raise(config: &Config) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // Where there is no hard limit the kernel has one all the same, at least this.
+    // Without a hard limit the kernel still has one, at least this.
     let most = maximum.unwrap_or(WITHOUT_LIMIT);
     if current.is_some_and(|current| current < most)
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum })
@@ -25,8 +25,8 @@ pub(crate) fn raise(config: &Config) {
     }
 }
 
-/// Descriptors that the process may have open at a time: connections, what the store has open, and what runtimes, ports
-/// and logs take.
+/// Descriptors that the process may have open at a time: connections, what the store has open, and
+/// what runtimes, ports and logs take.
 fn needed(config: &Config) -> u64 {
     let connections = config.limits.connections_max as u64;
     let workers = config.workers_chosen() as u64 * PER_WORKER;

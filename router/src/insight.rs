@@ -1,7 +1,9 @@
-//! What can only be found by looking at every container: sums of slots and credits, and breakers that are not closed.
+//! Sums of slots and credits, and breakers that are not closed: only a look at every container
+//! finds them.
 //!
-//! The sampler's thread looks when an operator's page asks: ten times a second at the most, and for all who ask meanwhile at once. So
-//! a page is as of now or 0.1 s old at the most, and no thread of the data path looks.
+//! The sampler's thread looks when an operator's page asks. It looks at most ten times a second,
+//! once for all pages that ask meanwhile. So a page is at most 0.1 s old, and no thread of the data
+//! path looks.
 
 use crate::grpc::Service;
 use crate::parts::Part;
@@ -25,9 +27,11 @@ pub struct Insight {
 pub const REPORTS_MAX: usize = 1_000;
 /// How old a page may be, and how often to look at the most.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// After a look the sampler rests for so many times what the look took: it takes a tenth of a thread at the most.
+/// After a look the sampler rests for so many times what the look took: it takes a tenth of a
+/// thread at the most.
 const REST_TIMES: u32 = 9;
-/// How long a page waits for a look; then it shows what was seen last. Only with very many containers is that so.
+/// How long a page waits for a look; then it shows what was seen last. Only with very many
+/// containers is that so.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the thread looks whether it is to end.
 const TICK: Duration = Duration::from_secs(1);
@@ -62,7 +66,8 @@ impl Sampler {
         self.seen.lock()
     }
 
-    /// Waits until what was seen last is no older than [`INTERVAL`], for [`PATIENCE`] at the most. Cancel safe.
+    /// Waits until what was seen last is no older than [`INTERVAL`], for [`PATIENCE`] at the most.
+    /// Cancel safe.
     pub(crate) async fn refresh(&self) {
         let told = {
             let mut asked = self.asked.lock();
@@ -83,7 +88,8 @@ impl Sampler {
         self.called.notify_one();
     }
 
-    /// Those who wait, once somebody does and it is `rested`. Perhaps nobody, after a while. None: it is over.
+    /// Those who wait, once somebody does and it is `rested`. Perhaps nobody, after a while. None:
+    /// it is over.
     fn take(&self, rested: Instant) -> Option<Vec<oneshot::Sender<()>>> {
         let mut asked = self.asked.lock();
         if asked.waiting.is_empty() && !asked.stopped {

@@ -1,6 +1,8 @@
-//! The activation router's shell: sockets, streams, time and configuration around the [`engine`], which decides.
+//! The activation router's shell: sockets, streams, time and configuration around the [`engine`],
+//! which decides.
 //!
-//! Start reading at [`app`] (what runs), then [`grpc`] (what comes in), [`driver`] and [`outbox`] (what goes out).
+//! Start reading at [`app`] (what runs), then [`grpc`] (what comes in), [`driver`] and [`outbox`]
+//! (what goes out).
 
 pub mod admin;
 #[cfg(feature = "jemalloc")]
@@ -37,12 +39,14 @@ use std::time::Duration;
 use stop::{EXIT_PART_ENDED, Stopped};
 use tokio::runtime::{Builder, Handle};
 
-/// Runs a router with a valid configuration until SIGTERM, SIGINT or a POST to `/drain`, then drains it. The whole of `activation-router serve`:
-/// says on standard output where it listens, logs to standard error. A second SIGTERM or SIGINT ends it at once.
+/// Runs a router with a valid configuration until SIGTERM, SIGINT or a POST to `/drain`, then
+/// drains it. The whole of `activation-router serve`: says on standard output where it listens,
+/// logs to standard error. A second SIGTERM or SIGINT ends it at once.
 ///
-/// Exit code 0 if nothing was left at the end of the drain; 1 if the store or a port cannot be opened; [`stop::EXIT_LEFT`] if activations
-/// were left (the log says how many), or it was told twice; [`EXIT_PART_ENDED`] if a part of it ended (the log says which).
-/// 2 is that of a bad configuration.
+/// Exit code 0 if nothing was left at the end of the drain; 1 if the store or a port cannot be
+/// opened; [`stop::EXIT_LEFT`] if activations were left (the log says how many), or it was told
+/// twice; [`EXIT_PART_ENDED`] if a part of it ended (the log says which). 2 is that of a bad
+/// configuration.
 pub fn serve(config: Config) -> ExitCode {
     let log = output::start_log(&config.log);
     let code = match Builder::new_current_thread().enable_all().build() {
@@ -73,8 +77,8 @@ async fn serve_until_told(config: Config, log: &Log) -> std::io::Result<Stopped>
     app.run(told).await
 }
 
-/// The last resort, a thread of its own: ends the process if a part ended and the process does not, because its main thread
-/// is stuck.
+/// The last resort, a thread of its own: ends the process if a part ended and the process does not,
+/// because its main thread is stuck.
 fn end_after_parts(parts: Parts, runtime: Handle, log: Log) -> std::io::Result<()> {
     let end = move || {
         runtime.block_on(parts.ended());

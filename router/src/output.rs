@@ -1,7 +1,8 @@
-//! What the process prints: the log on standard error, and what commands say on standard output.
+//! Output of the process: the log on standard error, and the words of commands on standard output.
 //!
-//! Output is best effort. A reader that is gone, slow or out of space costs lines of output, never the
-//! router: nothing here fails or panics, and a line of the log never waits for whoever reads the log.
+//! Output is best effort. A reader that is gone, slow or out of space costs lines of output, never
+//! the router: nothing here fails or panics, and a line of the log never waits for whoever reads
+//! the log.
 //!
 //! ```text
 //!   tracing ─ event ─▶ Log ─ line, escaped ─▶ queue of LINES_MAX ─▶ thread `log` ─▶ standard error
@@ -24,8 +25,8 @@ pub fn say(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Prints text on standard error, as far as standard error takes it. Waits for whoever reads it: for
-/// commands, and for what is said before there is a log.
+/// Prints text on standard error, as far as standard error takes it. Waits for whoever reads it:
+/// for commands, and for what is said before there is a log.
 pub fn complain(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
@@ -36,13 +37,14 @@ pub(crate) fn say_without_waiting(text: String) {
     let _ = std::thread::Builder::new().name("stdout".into()).spawn(move || say(&text));
 }
 
-/// Logs to standard error from now on what `filter` lets through. Panics are logged too. Does nothing if there is
-/// a logger already.
+/// Logs to standard error from now on what `filter` lets through. Panics are logged too. Does
+/// nothing if there is a logger already.
 pub(crate) fn start_log(filter: &str) -> Log {
     let log = Log::start();
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.clone());
-    // Colours are control characters, which no line of the log may have. Errors would be printed by a macro that panics.
+    // Colours are control characters, which no line of the log may have. Errors would be printed by
+    // a macro that panics.
     if logger.with_ansi(false).log_internal_errors(false).try_init().is_ok() {
         std::panic::set_hook(Box::new(log_panic));
     }
@@ -57,7 +59,7 @@ pub(crate) struct Log {
     dropped: Arc<AtomicU64>,
 }
 
-/// What the log's thread is to do.
+/// An order to the log's thread.
 #[derive(Debug)]
 enum Order {
     Print(String),
@@ -137,14 +139,14 @@ impl Write for &Log {
     }
 }
 
-/// As much of the text as so many bytes hold, and no half of a character.
+/// The beginning of the text: at most `bytes_max` bytes, cut between characters.
 fn beginning(text: &str, bytes_max: usize) -> &str {
     let fits = |at: &usize| text.is_char_boundary(*at);
     &text[..(0..=bytes_max.min(text.len())).rev().find(fits).unwrap_or(0)]
 }
 
-/// Text on one line as it is read: characters that end a line, steer a terminal or turn the direction of
-/// reading are shown as escapes. Whoever chooses a name cannot forge a line with it.
+/// Text on one line as it is read: characters that end a line, steer a terminal or turn the
+/// direction of reading are shown as escapes. Whoever chooses a name cannot forge a line with it.
 pub(crate) struct Visible<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Visible<'_> {
@@ -160,7 +162,8 @@ fn steers(one: char) -> bool {
         || matches!(one, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Logs a panic, in place of the standard library's hook, which waits for whoever reads standard error.
+/// Logs a panic, in place of the standard library's hook, which waits for whoever reads standard
+/// error.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let payload = info.payload();
     let text = payload.downcast_ref::<&str>().copied();

@@ -1,10 +1,11 @@
 //! The parts of the process: the tasks and threads that must not end while it serves.
 //!
-//! Each part holds a [`Part`]. When a part ends, by returning or by a panic, its `Part` is dropped and that is
-//! noted here: the first end is logged, `/live` and `/ready` fail from then on, and `App::run` ends the process.
-//! Streams, calls and connections are no parts: one that panics ends alone.
+//! Each part holds a [`Part`]. When a part ends, by returning or by a panic, its `Part` is dropped
+//! and that is noted here: the first end is logged, `/live` and `/ready` fail from then on, and
+//! `App::run` ends the process. Streams, calls and connections are no parts: one that panics ends
+//! alone.
 //!
-//! This file may not decide what happens when a part ends, and knows nothing of what parts do.
+//! This file may not decide what happens when a part ends. It knows nothing of what parts do.
 
 use parking_lot::Mutex;
 use std::borrow::Cow;
@@ -24,7 +25,7 @@ struct Shared {
     ended: watch::Sender<Option<Ended>>,
     /// The router is about to end: parts may return.
     may_return: AtomicBool,
-    /// What each part is told by a test.
+    /// Orders from tests, one for each part.
     told: Mutex<Vec<(Name, Arc<Told>)>>,
 }
 
@@ -33,8 +34,8 @@ type Name = Cow<'static, str>;
 /// A part that ended although it never should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Its name: `timers`, `maintenance`, `accept`, `admin`, `sampler`, `worker-0` and so on, `overflow-writer`,
-    /// `overflow-reader`.
+    /// The part's name: `timers`, `maintenance`, `accept`, `admin`, `sampler`, `worker-0` and so
+    /// on, `overflow-writer`, `overflow-reader`.
     pub part: Cow<'static, str>,
     /// Whether it panicked; else it returned.
     pub panicked: bool,
@@ -136,7 +137,7 @@ pub struct Part {
     name: Name,
     parts: Parts,
     told: Arc<Told>,
-    /// This part is not needed any more.
+    /// The router does not need this part any more.
     may_return: Arc<AtomicBool>,
 }
 

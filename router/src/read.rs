@@ -1,7 +1,7 @@
 //! Reading small files that an operator names: whole, once, bounded in bytes and in time.
 //!
-//! Once, because a pipe, a FIFO or the shell's `<(…)` gives its text to the first who reads it. In bounded time, because a FIFO
-//! without a writer would keep the process for ever.
+//! Once, because a pipe, a FIFO or the shell's `<(…)` gives its text to the first who reads it. In
+//! bounded time, because a FIFO without a writer would keep the process for ever.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,20 +11,21 @@ use std::time::Duration;
 
 /// Most bytes of such a file.
 const BYTES_MAX: u64 = 1 << 20;
-/// How long its text may take to come: ample for a command that fetches it.
+/// Time in which the text must come: ample for a command that fetches it.
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// The text of a file.
 ///
 /// # Errors
-/// In words, without the path: it cannot be opened or read, has more than 1 MiB, is not UTF-8, or did not come to its end within
-/// 5 s.
+/// In words, without the path: it cannot be opened or read, has more than 1 MiB, is not UTF-8, or
+/// did not come to its end within 5 s.
 pub(crate) fn text(path: &Path) -> Result<String, String> {
     let path = path.to_owned();
     in_time(move || read(path))?
 }
 
-/// Does something that waits for others on a thread of its own, and gives up after 5 s; then the thread is left alone.
+/// Does something that waits for others on a thread of its own, and gives up after 5 s; then the
+/// thread is left alone.
 ///
 /// # Errors
 /// In words: it took too long, or no thread could be started for it.

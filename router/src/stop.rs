@@ -45,7 +45,7 @@ impl Stopped {
     }
 }
 
-/// One word to stop, when `told` resolves; for callers that never tell twice.
+/// A stream with one word to stop, said when `told` resolves. For callers that never say it twice.
 pub fn once(told: impl Future<Output = ()>) -> impl Stream<Item = ()> {
     stream::once(told)
 }
@@ -62,8 +62,9 @@ pub(crate) fn signals() -> io::Result<impl Stream<Item = ()>> {
     }))
 }
 
-/// Keeps signals from ending the process that would by default: SIGXFSZ, so that a file at its size limit is an error of
-/// the write, and SIGHUP. Says of each SIGHUP that nothing is reloaded, for as long as what is returned is polled.
+/// Installs handlers for two signals that end a process by default. With one for SIGXFSZ, a write
+/// to a file at its size limit fails instead. The returned future logs of each SIGHUP that nothing
+/// is reloaded; it never resolves.
 ///
 /// # Errors
 /// If the handlers cannot be installed.
@@ -78,18 +79,18 @@ pub(crate) fn withstand_signals() -> io::Result<impl Future<Output = ()> + Send>
     })
 }
 
-/// What interrupts a router that serves or drains.
+/// An interruption of a router that serves or drains.
 #[derive(Debug)]
 pub(crate) enum Interrupt {
-    /// It is told to stop, for the first time.
+    /// The router is told to stop, for the first time.
     Told,
-    /// It is told to stop once more.
+    /// The router is told to stop again.
     ToldAgain,
     /// A part ended that never should.
     PartEnded(Ended),
 }
 
-/// Whatever interrupts a router.
+/// Waits for interruptions: words to stop, and parts that end.
 pub(crate) struct Interrupts<S> {
     words: Pin<Box<Fuse<S>>>,
     told: bool,
@@ -113,8 +114,9 @@ impl<S: Stream<Item = ()>> Interrupts<S> {
         }
     }
 
-    /// The next interrupt that cuts a drain short. The first word to stop does not: the drain may have begun by another
-    /// way, as where a hook asks for `/drain` before SIGTERM comes. Cancel safe.
+    /// The next interrupt that cuts a drain short. The first word to stop does not: the drain may
+    /// have begun by another way, as where a hook asks for `/drain` before SIGTERM comes. Cancel
+    /// safe.
     pub(crate) async fn cut(&mut self) -> Interrupt {
         loop {
             match self.next().await {
@@ -131,11 +133,12 @@ async fn word(words: &mut (impl Stream<Item = ()> + Unpin)) {
     }
 }
 
-/// Most time to write what waits for peers when there is no drain. With what follows it is below a second.
+/// Time to write pending entries to peers when there is no drain. Closing the store and the log
+/// comes after it; together they stay below a second.
 const AT_ONCE: Duration = Duration::from_millis(400);
 
-/// Ends every stream without waiting for what is in hand: takes nothing new, tells every peer and writes what waits for
-/// it, in [`AT_ONCE`] at the most. Returns what was left.
+/// Ends every stream without waiting for activations in hand. The router takes nothing new, tells
+/// every peer how it ends and writes pending entries, in [`AT_ONCE`] at most. Returns what was left.
 pub(crate) async fn end_at_once(service: &Service) -> Left {
     drain::cut_short(service, AT_ONCE).await
 }

@@ -1,8 +1,9 @@
 //! The admin port's connections: who has a seat, and how there is one for whoever comes next.
 //!
-//! Silent clients and a process that is out of descriptors must not keep probes out. So the connection that has waited longest
-//! to send its request gives way where all seats are taken, and some descriptors are kept back for this port alone. A connection
-//! lives 10 s at most. This file knows of HTTP only how the head of a request ends.
+//! Silent clients and a process that is out of descriptors must not keep probes out. So the
+//! connection that has waited longest to send its request gives way where all seats are taken, and
+//! some descriptors are kept back for this port alone. A connection lives 10 s at most. This file
+//! knows of HTTP only how the head of a request ends.
 
 use crate::listener::{ACCEPT_PAUSE, Complaints, is_of_one_connection};
 use futures_util::task::AtomicWaker;
@@ -24,9 +25,11 @@ use tokio::time::{Instant, Sleep, sleep};
 pub(crate) const CONNECTIONS_MAX: usize = 64;
 /// Ample for one request on a loopback address.
 pub(super) const LIFETIME: Duration = Duration::from_secs(10);
-/// How long one that has sent its request keeps its seat if nobody silent can give way.
+/// A connection that has sent its request keeps its seat for this time where no silent one can give
+/// way.
 const SEATED_AT_LEAST: Duration = Duration::from_secs(1);
-/// Descriptors kept back for this port: as many as may ask at a time while the process is out of them.
+/// Descriptors kept back for this port: as many as may ask at a time while the process is out of
+/// them.
 const SPARES: usize = 8;
 
 /// The listener of the port.
@@ -50,8 +53,9 @@ impl Seated {
         if !accepted.as_ref().is_err_and(|error| !is_of_one_connection(error)) {
             return Poll::Ready(accepted);
         }
-        // Between these calls nobody else on this thread, which accepts for the data port too, can take the descriptor. Without
-        // descriptors accepting fails even if nobody is there; then the second call waits and the spare is kept again.
+        // Between these calls nobody else on this thread, which accepts for the data port too, can
+        // take the descriptor. Without descriptors accepting fails even if nobody is there; then
+        // the second call waits and the spare is kept again.
         match self.seats.spares.lock().pop() {
             Some(spare) => drop(spare),
             None => return Poll::Ready(accepted),
@@ -74,7 +78,7 @@ impl axum::serve::Listener for Seated {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     self.complaints.complain("the admin port", &error);
-                    // What gives way needs this thread for a moment.
+                    // The connection that gives way needs this thread for a moment.
                     let pause = if self.seats.one_gives_way() { GIVING_WAY } else { ACCEPT_PAUSE };
                     sleep(pause).await;
                 }
@@ -89,7 +93,7 @@ impl axum::serve::Listener for Seated {
 
 const GIVING_WAY: Duration = Duration::from_millis(1);
 
-/// Who is connected.
+/// The open connections, and the spare descriptors.
 #[derive(Debug, Default)]
 struct Seats {
     /// The longest seated first; at most [`CONNECTIONS_MAX`].
@@ -97,7 +101,7 @@ struct Seats {
     spares: Mutex<Vec<File>>,
 }
 
-/// One connection, as the others see it.
+/// A connection as the listener sees it.
 #[derive(Debug)]
 struct Guest {
     since: Instant,
@@ -114,8 +118,8 @@ impl Seats {
         self.seated.lock().len() < CONNECTIONS_MAX || self.one_gives_way()
     }
 
-    /// Ends a connection for another's sake: the one that has been silent longest; if all have asked, the oldest, unless that is new.
-    /// False: none gives way.
+    /// Ends a connection for another's sake: the one that has been silent longest; if all have
+    /// asked, the oldest, unless that is new. False: none gives way.
     fn one_gives_way(&self) -> bool {
         let mut seated = self.seated.lock();
         let silent = seated.iter().position(|guest| !guest.has_asked.load(Ordering::Relaxed));
@@ -148,7 +152,7 @@ pub(super) struct Connection {
     seat: Seat,
 }
 
-/// Where in a line of the request's head reading is.
+/// The line of the request's head that is being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     Empty,
@@ -190,7 +194,7 @@ impl Connection {
         }
     }
 
-    /// What waits fails if the connection is over; else it is woken when that is so.
+    /// Fails if the connection is over; else the task is woken once it is.
     fn poll_over<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let guest = &self.seat.guest;
         guest.task.register(cx.waker());

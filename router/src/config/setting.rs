@@ -1,4 +1,5 @@
-//! What is set from outside of the file: by a variable or a flag. It may not say whether a value is allowed.
+//! What is set from outside of the file: by a variable or a flag. It may not say whether a value is
+//! allowed.
 
 use super::Fault;
 use super::rules::{Rule, rule};
@@ -8,7 +9,8 @@ use figment::{Metadata, Profile, Provider};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// One key set by text from outside: a variable or a flag. The key's rule says whether the text is a number.
+/// One key set by text from outside: a variable or a flag. The key's rule says whether the text is
+/// a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
     key: String,
@@ -21,9 +23,10 @@ pub struct Setting {
 impl Setting {
     /// What an environment variable sets, `None` if it is not one of ours.
     ///
-    /// `ACTIVATION_ROUTER_LIMITS__ACTIONS_MAX` sets `limits.actions_max`. Kubernetes puts variables of each Service into the
-    /// containers beside it. Those of Services whose names begin with `activation-router` begin as ours do; they are told by their
-    /// shape, `…_SERVICE_HOST`, `…_PORT` and their like, and are not ours unless a key of that name exists.
+    /// `ACTIVATION_ROUTER_LIMITS__ACTIONS_MAX` sets `limits.actions_max`. Kubernetes puts variables
+    /// of each Service into the containers beside it. Those of Services whose names begin with
+    /// `activation-router` begin as ours do; they are told by their shape, `…_SERVICE_HOST`,
+    /// `…_PORT` and their like, and are not ours unless a key of that name exists.
     pub fn from_variable(name: impl AsRef<OsStr>, text: impl AsRef<OsStr>) -> Option<Self> {
         let (name, text) = (name.as_ref(), text.as_ref());
         if !name.as_bytes().starts_with(VARIABLE_PREFIX.as_bytes()) {
@@ -64,7 +67,8 @@ impl Setting {
         Some(Fault { key: key.clone(), value: quoted(text), bound, origin: origin.clone() })
     }
 
-    /// The text as its key's rule wants it; text that does not fit stays text, for the rule to refuse.
+    /// The text as its key's rule wants it; text that does not fit stays text, for the rule to
+    /// refuse.
     fn value(&self) -> Value {
         match rule(&self.key) {
             Some(Rule::Whole(..)) => self.text.parse::<u64>().map_or_else(|_| self.text.clone().into(), Value::from),
@@ -85,14 +89,15 @@ impl Provider for Setting {
     }
 }
 
-/// Whether a name behind our prefix is a section and a key, or a key alone: not empty, no underscore at an end of either.
+/// Whether a name behind our prefix is a section and a key, or a key alone: not empty, no
+/// underscore at an end of either.
 fn is_well_formed(behind: &str) -> bool {
     let segment = |text: &str| !text.is_empty() && !text.starts_with('_') && !text.ends_with('_');
     behind.split("__").all(segment)
 }
 
-/// Whether a name behind our prefix is that of a variable that Kubernetes makes of a Service. The Service's name goes on as it likes in
-/// front; it may end with the prefix, too.
+/// Whether a name behind our prefix is that of a variable that Kubernetes makes of a Service. The
+/// Service's name goes on as it likes in front; it may end with the prefix, too.
 fn is_of_a_service(behind: &str) -> bool {
     // With the underscore that the prefix ends with.
     let name = format!("_{behind}");

@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 use tonic::codegen::http;
 use tonic::{Code, Status};
 
-/// A call with the header `grpc-timeout` by a client that does not keep that time itself, as tonic's does; how it ended.
+/// A call with the header `grpc-timeout` by a client that does not keep that time itself, as
+/// tonic's does; how it ended.
 async fn call(router: SocketAddr, method: &str, timeout: &str, message: Option<v1::InvokeRequest>) -> Status {
     let socket = TcpStream::connect(router).await.unwrap();
     let (mut client, connection) = h2::client::handshake(socket).await.unwrap();

@@ -1,4 +1,5 @@
-//! The process and the system around it: where its output goes, signals, limits of files and descriptors.
+//! The process and the system around it: where its output goes, signals, limits of files and
+//! descriptors.
 
 use crate::overflow::Folder;
 use crate::peers::{Controller, Invoker, activation, completion, heavy, pull_hello, push_hello, rejection, within};
@@ -16,7 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_activation-router");
 
-/// A router in a process of its own, on an address of its own: where it listens need not be asked. Dropped, it is killed.
+/// A router in a process of its own, on an address of its own: where it listens need not be asked.
+/// Dropped, it is killed.
 struct Process {
     child: Child,
     address: SocketAddr,
@@ -32,7 +34,8 @@ fn addresses() -> (SocketAddr, SocketAddr) {
 }
 
 impl Process {
-    /// Starts one by `sh`, which has run `before` and `redirects` the output, and waits until it is ready.
+    /// Starts one by `sh`, which has run `before` and `redirects` the output, and waits until it is
+    /// ready.
     async fn start(before: &str, redirects: &str, stderr: impl Into<Stdio>, arguments: &[&str]) -> Self {
         let (address, admin) = addresses();
         let (listen, admin_listen) = (address.to_string(), admin.to_string());

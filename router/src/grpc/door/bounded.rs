@@ -12,7 +12,7 @@ use tonic::body::Body as Inner;
 pub(super) struct Bounded {
     body: Inner,
     bytes_max: usize,
-    /// What came of the message's head: a flag, and its length in four bytes.
+    /// The bytes of the message's head so far: a flag, and the length in four bytes.
     head: Vec<u8>,
 }
 

@@ -1,7 +1,7 @@
 //! The time that a caller gives a call with gRPC's header `grpc-timeout`.
 //!
-//! tonic keeps it too, and ends such a call with CANCELLED, which is what a caller hears that gave the call up. Here the call is
-//! ended a moment earlier, with the status that gRPC has for it.
+//! tonic keeps that time too, and ends such a call with CANCELLED, which means that the caller gave
+//! the call up. This file ends the call a moment earlier, with the status that gRPC has for it.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -13,12 +13,13 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http;
 
-/// When a call is to be answered, if its caller said so.
+/// The moment by which a call must be answered, if its caller named a time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline(Option<(Instant, Duration)>);
 
-/// tonic's timer of the same call began a moment before ours. When that wakes the call, so much time left is none. Far above the time
-/// between the two, far below what callers ask for.
+/// tonic's timer of the same call began a moment before ours and wakes the call first. Then so
+/// little time left counts as none. Far above the time between the two timers, far below the times
+/// that callers ask for.
 const SLACK: Duration = Duration::from_millis(5);
 
 impl Deadline {
@@ -28,7 +29,7 @@ impl Deadline {
         Self(text.and_then(parse).map(|timeout| (Instant::now() + timeout, timeout)))
     }
 
-    /// What the call is answered, or DEADLINE_EXCEEDED. The call is dropped then.
+    /// The call's answer, or DEADLINE_EXCEEDED; then the call is dropped.
     pub(super) async fn keep(
         self,
         answer: impl Future<Output = http::Response<Body>>,
