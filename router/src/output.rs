@@ -9,6 +9,7 @@
 //!                        └─ the queue is full: dropped, counted, told of later
 //! ```
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
@@ -46,7 +47,8 @@ pub(crate) fn start_log(filter: &str) -> Log {
     // Colours are control characters, which no line of the log may have. Errors would be printed by
     // a macro that panics.
     if logger.with_ansi(false).log_internal_errors(false).try_init().is_ok() {
-        std::panic::set_hook(Box::new(log_panic));
+        let to = log.clone();
+        std::panic::set_hook(Box::new(move |info| log_panic(&to, info)));
     }
     log
 }
@@ -63,6 +65,8 @@ pub(crate) struct Log {
 #[derive(Debug)]
 enum Order {
     Print(String),
+    /// To find the names in a backtrace takes half a second: the thread does that, not the one that panics.
+    Trace(Box<Backtrace>),
     /// Tell when everything before is printed.
     Tell(SyncSender<()>),
 }
@@ -84,8 +88,11 @@ impl Log {
 
     /// Puts a line into the log, whatever is filtered out.
     pub(crate) fn line(&self, text: &str) {
-        let line = format!("{}\n", Visible(beginning(text, LINE_BYTES_MAX)));
-        if self.orders.try_send(Order::Print(line)).is_err() {
+        self.order(Order::Print(format!("{}\n", Visible(beginning(text, LINE_BYTES_MAX)))));
+    }
+
+    fn order(&self, order: Order) {
+        if self.orders.try_send(order).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -104,6 +111,7 @@ fn print(orders: &Receiver<Order>, dropped: &AtomicU64) {
     for order in orders {
         match order {
             Order::Print(line) => complain(&line),
+            Order::Trace(trace) => trace.to_string().lines().for_each(|line| complain(&format!("{}\n", Visible(line)))),
             Order::Tell(waiting) => {
                 let _ = waiting.try_send(());
             }
@@ -164,16 +172,16 @@ fn steers(one: char) -> bool {
 
 /// Logs a panic, in place of the standard library's hook, which waits for whoever reads standard
 /// error.
-fn log_panic(info: &PanicHookInfo<'_>) {
+fn log_panic(log: &Log, info: &PanicHookInfo<'_>) {
     let payload = info.payload();
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
     let thread = std::thread::current();
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = Backtrace::capture();
     tracing::error!(thread = thread.name().unwrap_or("?"), place, "panicked: {text}");
-    if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
-        backtrace.to_string().lines().for_each(|line| tracing::error!("{line}"));
+    if backtrace.status() == BacktraceStatus::Captured && tracing::enabled!(tracing::Level::ERROR) {
+        log.order(Order::Trace(Box::new(backtrace)));
     }
 }
 
@@ -190,7 +198,7 @@ mod tests {
     fn printed(receiver: &Receiver<Order>) -> String {
         let orders = receiver.try_iter().map(|order| match order {
             Order::Print(line) => line,
-            Order::Tell(_) => "told\n".to_owned(),
+            Order::Trace(_) | Order::Tell(_) => panic!("lines only"),
         });
         orders.collect()
     }
