@@ -245,7 +245,7 @@ impl<C> Desk<C> {
 
     /// What the router says.
     pub fn handle_frame(&mut self, now: Timestamp, frame: v1::PushResponse, effects: &mut Vec<Effect<C>>) {
-        frame.refusals.iter().for_each(|refusal| self.on_refused(refusal));
+        frame.refusals.iter().for_each(|refusal| self.on_refused(now, refusal, effects));
         if let Stream::Up(up) = &mut self.stream {
             up.draining |= frame.draining;
         }
@@ -393,10 +393,15 @@ impl<C> Desk<C> {
         self.settle(now, at, Answer::read(id, answer), effects);
     }
 
-    /// A declaration was refused, so its number stands for nothing: the next activation of that action declares it anew.
-    fn on_refused(&mut self, refusal: &v1::Refusal) {
+    /// A declaration was refused, so its number stands for nothing: the next activation of that action declares it anew. Or the router
+    /// knows nothing of an activation that was asked about: no answer comes.
+    fn on_refused(&mut self, now: Timestamp, refusal: &v1::Refusal, effects: &mut Vec<Effect<C>>) {
         tracing::warn!(reason = ?refusal.reason(), number = refusal.number, "the router refused an entry");
-        self.forget(refusal.number);
+        if refusal.id.is_empty() {
+            self.forget(refusal.number);
+        } else if let Some(at) = self.find(&refusal.id) {
+            self.answer(now, at, Outcome::Unreachable { maybe_sent: true }, effects);
+        }
     }
 
     fn forget(&mut self, number: u32) {

@@ -181,7 +181,12 @@ impl Rejection {
             R::PayloadTooLarge => 413,
             R::QueueFull | R::TenantFull => 429,
             R::OutcomeUnknown => 502,
-            R::RouterFull | R::OverflowUnavailable | R::RecordDamaged | R::TooManyActions | R::TooManyContainers | R::Draining => 503,
+            R::RouterFull
+            | R::OverflowUnavailable
+            | R::RecordDamaged
+            | R::TooManyActions
+            | R::TooManyContainers
+            | R::Draining => 503,
             // Of the stream, not of what was asked: another attempt finds it set right.
             R::ActionUnknown | R::FrameTooLong | R::HelloMissing | R::ControllerConnected | R::Unspecified => 503,
             // Never said of an activation.

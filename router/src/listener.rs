@@ -123,6 +123,8 @@ pub struct Accepted {
 pub struct Connection {
     socket: TcpStream,
     opening: Option<Opening>,
+    /// Set once it is shut down: until then what its client still sends is read and dropped.
+    lingering: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -134,7 +136,7 @@ impl Connection {
     pub(crate) fn opening(accepted: Accepted, bytes: usize, within: Duration) -> io::Result<Self> {
         let socket = TcpStream::from_std(accepted.socket)?;
         let opening = Some(Opening { bytes_left: bytes, deadline: Box::pin(sleep(within)) });
-        Ok(Self { socket, opening, _permit: accepted.permit })
+        Ok(Self { socket, opening, lingering: None, _permit: accepted.permit })
     }
 
     /// The client's address.
@@ -202,8 +204,24 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
+    /// Ends the writing half, and waits a moment for the client to end its own. A socket that is closed with something unread in it
+    /// resets the connection, and the client's system drops what the client has not read: the last words of a router that drains.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+        }
+        let Self { socket, lingering, .. } = &mut *self;
+        let until = lingering.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let mut bytes = [0; LINGER_BYTES];
+        loop {
+            let mut read = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *socket).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {}
+                // It ended, or broke.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return until.as_mut().poll(cx).map(Ok),
+            }
+        }
     }
 }
 
@@ -316,6 +334,9 @@ fn deal(accepted: Accepted, workers: &[Sender<Accepted>], turn: usize) -> Result
 const PREFACE_BYTES: usize = 24;
 /// Ample for a slow network; a socket that says nothing is worth no more.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may take to end a connection that is shut down, and how much of what it sends is dropped at a time.
+const LINGER: Duration = Duration::from_millis(300);
+const LINGER_BYTES: usize = 4096;
 /// Connections the kernel holds while the loop is busy or paused: as many as are open at a time by default, if the kernel's own bound
 /// (`net.core.somaxconn`) allows.
 const BACKLOG: u32 = 4_096;

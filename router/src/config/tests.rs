@@ -159,8 +159,8 @@ fn a_store_that_nobody_knows_is_told_from_those_of_this_build() {
 
 #[test]
 fn what_the_disk_store_wants_is_wanted_only_where_it_is_chosen() {
-    // 4 slots of 4 KiB for each lane's mark; the headers of a file and of a record, 76 and 24; names, numbers and the seal, 4 KiB.
-    let least: u64 = 4096 * 16_384 + 76 + 24 + 1_054_644 + 4_096;
+    // 4 slots of 4 KiB for each lane's mark; the headers of a file and of a record, 76 and 32; names, numbers and the seal, 4 KiB.
+    let least: u64 = 4096 * 16_384 + 76 + 32 + 1_054_644 + 4_096;
     let with = |store: &str, bytes: u64| {
         format!("[overflow]\nstore = '{store}'\ndirectory = 'there'\nlanes = 4096\nstore_bytes_max = {bytes}")
     };

@@ -342,7 +342,7 @@ async fn the_exit_code_tells_whether_activations_were_left() {
         }
         let (ended, logged) = terminated(router).await;
         assert_eq!(ended, Some(code), "{logged}");
-        assert_eq!(logged.contains("stopped with activations in hand"), !completes, "{logged}");
+        assert_eq!(logged.contains("the drain's time is over"), !completes, "{logged}");
     }
 }
 

@@ -522,7 +522,7 @@ fn an_action_that_has_room_and_gets_nothing_from_the_store_breaks_i8() {
         let mut checker = overflowing();
         let call = keep(&mut checker, 0);
         let action = checker.calls[call as usize].action;
-        checker.session_began(1);
+        checker.session_began(1, None);
         checker.registered(1, 0, 0, action, 1, 1);
         checker.actions[usize::from(action)].queued = 0;
         for shows in [0, 4_000_000, 8_000_000] {

@@ -16,7 +16,7 @@ use engine::id::ActivationId;
 use prost::Message;
 use proto::v1;
 use proto::wire::message::message;
-use proto::wire::read::{Malformed, split};
+use proto::wire::read::{Field, Fields, Malformed, Value, split};
 use proto::wire::room;
 use std::collections::VecDeque;
 
@@ -39,6 +39,11 @@ pub(super) trait Request: Message + Default {
     const FIELD: u32;
 
     fn entry(frame: &[u8], message: Span) -> Result<Self::Entry, Malformed>;
+
+    /// How many entries there are within the other entries, of which `rest` is made up.
+    fn nested(_rest: &[u8]) -> Result<usize, Malformed> {
+        Ok(0)
+    }
 }
 
 impl Request for v1::PushRequest {
@@ -56,6 +61,21 @@ impl Request for v1::PullRequest {
 
     fn entry(frame: &[u8], message: Span) -> Result<Completion, Malformed> {
         Completion::read(frame, message)
+    }
+
+    /// Ids that registrations state: an empty one takes 32 bytes where it took two on the wire.
+    fn nested(rest: &[u8]) -> Result<usize, Malformed> {
+        const REGISTERS: u32 = 2;
+        const HELD: u32 = 7;
+        let (mut fields, mut held) = (Fields::of(rest, Span::whole(rest)?), 0);
+        while let Some(field) = fields.read()? {
+            let Field { number: REGISTERS, value: Value::Bytes(register), .. } = field else { continue };
+            let mut fields = Fields::of(rest, register);
+            while let Some(field) = fields.read()? {
+                held += usize::from(field.number == HELD);
+            }
+        }
+        Ok(held)
     }
 }
 
@@ -95,7 +115,7 @@ impl<M: Request> Inbound<M> {
             entries.push(M::entry(&bytes, span)?);
             Ok(())
         })?;
-        if rest.fields > most {
+        if rest.fields > most || M::nested(&rest.bytes)? > most {
             return Err(Unfit::TooManyEntries);
         }
         let rest = if rest.fields == 0 { M::default() } else { M::decode(rest.bytes).map_err(|_| Unfit::Malformed)? };
@@ -249,6 +269,18 @@ mod tests {
     ) {
         let bytes = Bytes::from(bytes);
         assert_eq!(read(bytes.clone()), M::decode(bytes).map_err(|_| Malformed));
+    }
+
+    #[test]
+    fn registrations_that_state_far_too_many_ids_are_not_read() {
+        let bounds = Bounds { bytes_max: usize::MAX, entries_max: 2 };
+        for (ids, fits) in [(2 * TIMES_TOO_MANY, true), (2 * TIMES_TOO_MANY + 1, false)] {
+            let halves = [ids / 2, ids - ids / 2];
+            let register = |ids| v1::Register { held: vec![Bytes::new(); ids], ..Default::default() };
+            let frame = v1::PullRequest { registers: halves.map(register).into(), ..Default::default() };
+            let read = Inbound::<v1::PullRequest>::read(frame.encode_to_vec().into(), bounds);
+            assert_eq!(read.err(), (!fits).then_some(Unfit::TooManyEntries), "{ids} ids");
+        }
     }
 
     proptest! {
