@@ -520,7 +520,7 @@ const NOBODY: Group = Group(7);
 
 /// Numbers `0..count`, in turn of group one and of group two; their positions.
 fn interleaved(store: &dyn Overflow, lane: u16, count: u64) -> Vec<u64> {
-    let group = |number: u64| if number % 2 == 0 { ONE } else { TWO };
+    let group = |number: u64| if number.is_multiple_of(2) { ONE } else { TWO };
     // Over several appends, so that they lie in several segments or messages.
     let appended = |begin: u64| {
         let numbers = begin..count.min(begin + 20);
@@ -655,11 +655,12 @@ pub fn all_marks_take_hold_together(place: &dyn Place) {
     let entries: Vec<Entry> = (0..groups * 3).map(|number| numbered_entry(3, Group(number % groups), number)).collect();
     let positions: Vec<u64> = store.append(&entries).into_iter().map(|result| result.unwrap()).collect();
     // Of each group the second one is the first that is left, of a third of them the third.
-    let at = |group: u64| positions[usize::try_from(group + if group % 3 == 0 { 2 } else { 1 } * groups).unwrap()];
+    let at =
+        |group: u64| positions[usize::try_from(group + if group.is_multiple_of(3) { 2 } else { 1 } * groups).unwrap()];
     let marks: Vec<(Group, u64)> = (0..groups).map(|group| (Group(group), at(group))).collect();
     store.consume(3, &Marks { before: 0, groups: &marks }, 1).unwrap();
     let due: Vec<u64> =
-        (groups..groups * 3).filter(|number| *number >= 2 * groups || number % groups % 3 != 0).collect();
+        (groups..groups * 3).filter(|number| *number >= 2 * groups || !(number % groups).is_multiple_of(3)).collect();
     assert_eq!(left(&*store, 3, None), due);
     drop(store);
     let store = place.open();

@@ -63,6 +63,10 @@ pub enum Verdict {
 
 /// The device is full.
 pub const ENOSPC: i32 = 28;
+/// A quota is used up.
+pub const EDQUOT: i32 = 122;
+/// The file would be longer than this process may make it.
+pub const EFBIG: i32 = 27;
 /// The device has failed.
 pub const EIO: i32 = 5;
 /// The file system is read-only.

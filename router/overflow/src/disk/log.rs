@@ -174,6 +174,13 @@ impl Log {
         Some((before.filter(|_| segment.gone_below == 0), segment, behind))
     }
 
+    /// Forgets a segment in which nothing is.
+    pub(super) fn forget(&mut self, number: u64) {
+        if let Some(index) = self.index_of(number) {
+            self.segments.remove(index);
+        }
+    }
+
     /// Puts one entry in place of all from `first` to `last`.
     pub(super) fn replace(&mut self, first: u64, last: u64, by: Segment) {
         let (Some(begin), Some(end)) = (self.index_of(first), self.index_of(last)) else { return };

@@ -34,6 +34,8 @@ pub(super) struct Notes {
     file: Option<Box<dyn File>>,
     /// Bytes that were written; `None` as long as there is no file.
     pub bytes: Option<u64>,
+    /// Bytes that the last append wrote.
+    last: u64,
 }
 
 impl Notes {
@@ -41,7 +43,7 @@ impl Notes {
     pub(super) fn create(shared: &Shared, number: u64) -> Self {
         let path = shared.dir.join(segment::name_notes(number));
         match shared.files.create(&path) {
-            Ok(file) => Self { file: Some(file), bytes: Some(0) },
+            Ok(file) => Self { file: Some(file), bytes: Some(0), last: 0 },
             Err(error) => {
                 complain(shared, "make", &path, &error);
                 Self::default()
@@ -49,17 +51,27 @@ impl Notes {
         }
     }
 
-    /// Writes the notes of records that begin `at` so many behind the segment's first. How many bytes that took.
+    /// Writes the notes of the records of an append, which begin `at` so many behind the segment's first.
     pub(super) fn write(&mut self, shared: &Shared, number: u64, place: Place, first: u64, at: u64, all: &[&Entry]) {
+        self.last = 0;
         let Some(file) = &self.file else { return };
         let mut cells = Vec::with_capacity(all.len() * CELL_BYTES);
         for (position, entry) in (first..).zip(all) {
             encode(place, position, entry.group, entry.note, &mut cells);
         }
         match file.write_at(&cells, at * CELL_BYTES as u64) {
-            Ok(()) => self.bytes = self.bytes.map(|bytes| bytes + cells.len() as u64),
+            Ok(()) => self.last = cells.len() as u64,
             Err(error) => complain(shared, "write", &shared.dir.join(segment::name_notes(number)), &error),
         }
+        self.bytes = self.bytes.map(|bytes| bytes + self.last);
+    }
+
+    /// Takes away what the last append wrote, which began `at` so many behind the segment's first. How many bytes that was.
+    pub(super) fn take_back(&mut self, at: u64) -> u64 {
+        let cut = self.file.as_ref().map(|file| file.set_len(at * CELL_BYTES as u64));
+        let freed = if matches!(cut, Some(Ok(()))) { std::mem::take(&mut self.last) } else { 0 };
+        self.bytes = self.bytes.map(|bytes| bytes - freed);
+        freed
     }
 }
 

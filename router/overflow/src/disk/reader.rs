@@ -144,6 +144,12 @@ impl Reader {
             };
             let (behind, ended) = match &found {
                 _ if too_long => return sated(self, take),
+                // Where positions overlap, which takes damage, those of the segment behind count.
+                Found::Record { header, .. } | Found::Header(header) | Found::Damaged(header)
+                    if header.position >= segment.next =>
+                {
+                    (segment.next, Some(Tail::Broken(header.bytes())))
+                }
                 Found::Record { header, .. } | Found::Header(header) => (header.position, None),
                 Found::Damaged(header) => (header.position + 1, None),
                 Found::End(tail) => (segment.next, Some(*tail)),
@@ -155,9 +161,9 @@ impl Reader {
                 return if ended.is_some() { Ok(Left::Sated) } else { sated(self, take) };
             }
             match found {
+                _ if ended.is_some() => return Ok(Left::Ended),
                 Found::Record { header, body } if header.position == take.batch.next => take.push(&header, body),
                 Found::Header(header) if header.position == take.batch.next => take.pass(&header),
-                Found::End(_) => return Ok(Left::Ended),
                 _ => {}
             }
         }

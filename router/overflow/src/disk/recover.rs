@@ -13,6 +13,7 @@ use super::segment::{self, Before, Gap, Header, Opening};
 use super::walk::{Found, STEP_BYTES, Tail, Walk};
 use super::writer::Start;
 use crate::consumed::Consumed;
+use std::cmp::Ordering;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -241,9 +242,8 @@ impl Finder<'_> {
         let mut beyond = before.max(mark.end);
         for (index, one) in left.iter().enumerate() {
             let piece = one.piece();
-            let said = left.get(index + 1).and_then(|next| next.piece().header).map(|header| header.before);
             let (mut segment, above) = match one {
-                Left::Whole(_) => self.segment(piece, said.filter(|said| said.number == piece.number), known)?,
+                Left::Whole(_) => self.segment(piece, said(piece.number, &left[index + 1..], known), known)?,
                 Left::Gap(gap, _) => (self.gap_segment(gap, piece, known), gap.next),
             };
             if index + 1 == left.len() {
@@ -281,7 +281,7 @@ impl Finder<'_> {
         let place = Place::new(self.store, self.lane, number);
         let segment = |first, next, valid| Segment { next, valid, bytes, ..Segment::new(number, place, first) };
         if let (Some(header), Some(said)) = (header, said) {
-            return Ok((segment(header.first, said.next, said.valid), said.next));
+            return Ok((segment(header.first.min(said.next), said.next, said.valid), said.next));
         }
         let path = self.path(number);
         let (file, _) = self.open(&path, Access::Read)?;
@@ -315,6 +315,17 @@ impl Finder<'_> {
             }
             scan.valid = walk.offset();
         }
+    }
+}
+
+/// What those behind a segment say of it: how far it is valid, or that it is void. Nothing, if the next header is of one that does
+/// not know it.
+fn said(number: u64, behind: &[Left], known: u64) -> Option<Before> {
+    let before = behind.iter().find_map(|left| left.piece().header)?.before;
+    match before.number.cmp(&number) {
+        Ordering::Equal => Some(before),
+        Ordering::Less => Some(Before { number, valid: 0, next: known }),
+        Ordering::Greater => None,
     }
 }
 

@@ -14,8 +14,9 @@
 //! ```
 //!
 //! A segment is written by one run of the store and never after it. What it says of the one before makes void whatever an
-//! append that failed, or was torn, left at the end of that one. Positions are dense within a segment; some may be left out
-//! between two. A header that is damaged loses no record: records tell by themselves where they belong.
+//! append that failed, or was torn, left at the end of that one. If that is not the one with the number before, those between the
+//! two failed with their first append, and all that may be in them is void. Positions are dense within a segment; some may be left
+//! out between two. A header that is damaged loses no record: records tell by themselves where they belong.
 
 use super::record::{u32_at, u64_at};
 

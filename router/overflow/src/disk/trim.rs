@@ -106,6 +106,16 @@ fn take_out(shared: &Shared, number: u64) -> bool {
     let mut log = shared.log.lock();
     let Some((before, segment, behind)) = log.between(number) else { return false };
     let own = segment::name(number);
+    if segment.first == segment.next {
+        // It failed with its first append. Nothing was in it, so nothing is missing without it.
+        let removed = remove(shared, &shared.dir.join(own)).and_then(|()| remove_notes(shared, &segment));
+        let removed = succeeded(shared, "remove", &segment, &removed);
+        if removed {
+            shared.space.give_back(segment.space());
+            log.forget(number);
+        }
+        return removed;
+    }
     let (entry, old) = match before.and_then(|before| Some((before, before.gap()?))) {
         // Its bytes stay counted until they are gone.
         Some((before, gap)) => {
@@ -123,7 +133,7 @@ fn take_out(shared: &Shared, number: u64) -> bool {
     );
     // From here on the segment is gone, as far as anybody reads. Its file goes only once that is sure to last.
     let left = shared.files.sync_dir(&shared.dir).and_then(|()| match old == own {
-        true => cut(shared, &entry),
+        true => cut(shared, &entry, segment.bytes),
         false => remove(shared, &shared.dir.join(own)).map(|()| 0),
     });
     let left = left.and_then(|left| remove_notes(shared, &segment).map(|()| left));
@@ -166,10 +176,11 @@ fn rename(shared: &Shared, old: &str, entry: &Segment) -> io::Result<()> {
 }
 
 /// Leaves of the first segment of a gap its header. How many bytes that is.
-fn cut(shared: &Shared, entry: &Segment) -> io::Result<u64> {
+fn cut(shared: &Shared, entry: &Segment, bytes: u64) -> io::Result<u64> {
     let Some(gap) = entry.gap() else { return Ok(0) };
+    let left = bytes.min(segment::HEADER_BYTES as u64);
     let file = shared.files.open(&shared.dir.join(gap.name()), Access::Write)?;
-    file.set_len(segment::HEADER_BYTES as u64).map(|()| segment::HEADER_BYTES as u64)
+    file.set_len(left).map(|()| left)
 }
 
 fn remove(shared: &Shared, path: &Path) -> io::Result<()> {

@@ -222,27 +222,29 @@ impl Writer {
         let Some(open) = self.open.take() else { return };
         tracing::error!(path = %open.path.display(), valid = open.valid, "a segment has failed; a new one will be begun");
         let mut log = self.shared.log.lock();
+        log.writing = None;
         if open.valid == 0 {
-            // It holds nothing. It is known by its length only, until the mark has passed what lies before it.
+            // It holds nothing, so the next one says the same as this one did, and by that makes this one void. It is known by its
+            // length only, until the mark has passed what lies before it.
             let empty = log.next;
             log.push(Segment { first: empty, ..open.segment(empty) });
         } else {
             log.extend(open.valid, open.end, open.notes.bytes, lost);
+            self.before = Before { number: open.number, valid: open.valid, next: lost };
         }
-        log.writing = None;
-        self.before = Before { number: open.number, valid: open.valid.max(segment::HEADER_BYTES as u64), next: lost };
     }
 
     /// Gives the segment up, from which what failed has been taken away again. It is not written on all the same: what a sync
     /// says that comes behind one that failed is not relied on.
     fn give_up_clean(&mut self, lost: u64) {
-        let Some(open) = self.open.take() else { return };
+        let Some(mut open) = self.open.take() else { return };
         let mut log = self.shared.log.lock();
         log.writing = None;
         if open.valid == 0 {
             self.shared.space.give_back(open.end + open.notes.bytes.unwrap_or(0));
         } else {
-            self.shared.space.give_back(open.end - open.valid);
+            let noted = open.notes.take_back(lost.saturating_sub(open.first));
+            self.shared.space.give_back(open.end - open.valid + noted);
             log.extend(open.valid, open.valid, open.notes.bytes, lost);
             self.before = Before { number: open.number, valid: open.valid, next: lost };
         }

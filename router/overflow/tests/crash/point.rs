@@ -6,7 +6,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The operations by what the store does with them. The names are for the report.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 15] = [
     "append: write",
     "append: sync",
     "rotate: create",
@@ -18,6 +18,10 @@ pub(crate) const NAMES: [&str; 11] = [
     "consume: sync",
     "trim: remove",
     "read",
+    "note: create",
+    "note: write",
+    "give back: rename",
+    "give back: cut",
 ];
 
 /// One place to die at.
@@ -41,7 +45,7 @@ impl Point {
     pub(crate) fn draw(draw: &mut Draw) -> Self {
         let name = usize::try_from(draw.below(NAMES.len() as u64)).unwrap();
         // The rarer an operation, the fewer of its passes a victim lives to see.
-        let passes = if (2..=5).contains(&name) { 12 } else { 30 };
+        let passes = if (2..=5).contains(&name) || name >= 11 { 12 } else { 30 };
         let when = match draw.below(3) {
             0 => When::Before,
             1 => When::Within(draw.below(1000)),
@@ -90,7 +94,8 @@ impl Point {
 
 /// Which operation this is.
 fn name(call: &Call<'_>) -> Option<usize> {
-    let segment = call.path.extension().is_some_and(|extension| extension == "log");
+    let is = |kind: &str| call.path.extension().is_some_and(|extension| extension == kind);
+    let (segment, notes, gap) = (is("log"), is("notes"), is("gap"));
     let marks = call.path.file_name().is_some_and(|name| name == "marks");
     let lane = call.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("lane-"));
     Some(match call.op {
@@ -105,6 +110,10 @@ fn name(call: &Call<'_>) -> Option<usize> {
         Op::Sync if marks => 8,
         Op::Remove if segment => 9,
         Op::Read if segment => 10,
+        Op::Create if notes => 11,
+        Op::Write if notes => 12,
+        Op::Rename if segment || gap => 13,
+        Op::SetLen if gap => 14,
         _ => return None,
     })
 }

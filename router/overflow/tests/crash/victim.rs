@@ -6,7 +6,7 @@ use overflow::contract::{ALL, Draw, entry};
 use overflow::disk::Disk;
 use overflow::disk::files::Real;
 use overflow::faulty::Faulty;
-use overflow::{AppendError, Entry, Marks, Most, Overflow};
+use overflow::{AppendError, Entry, Group, Marks, Most, Overflow};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -132,7 +132,8 @@ fn append(store: &Disk, first: u64, draw: &mut Draw) {
         for lane in lanes {
             let own: Vec<u64> = (0..=draw.below(8)).map(|next| number + next).collect();
             number += own.len() as u64;
-            entries.extend(own.iter().map(|number| entry(lane, body(*number, draw))));
+            entries
+                .extend(own.iter().map(|number| Entry { group: group(*number), ..entry(lane, body(*number, draw)) }));
             Said::Appending(lane, own.clone()).say();
             numbers.push((lane, own));
         }
@@ -149,31 +150,49 @@ fn body(number: u64, draw: &mut Draw) -> Vec<u8> {
     [&number.to_be_bytes()[..], &vec![0x55; more]].concat()
 }
 
+/// Most are of the second group, which flows; the first is looked at from time to time only.
+fn group(number: u64) -> Group {
+    Group(u64::from(number % 16 > 0))
+}
+
 /// The number of a record.
 pub(crate) fn number(body: &[u8]) -> u64 {
     assert!(body[8..].iter().all(|byte| *byte == 0x55));
     u64::from_be_bytes(body[..8].try_into().unwrap())
 }
 
+/// Group by group, each for itself.
 fn drain(store: &Disk, done: &AtomicBool) {
-    loop {
+    let mut next = [[0; 2]; crate::LANES as usize];
+    for round in 0.. {
         let ended = done.load(Ordering::Acquire);
         let mut any = false;
-        for lane in 0..crate::LANES {
-            let batch = store.read(lane, store.span(lane).first, None, Most { records: 20, bytes: 1 << 20 }).unwrap();
-            if batch.records.is_empty() {
-                continue;
-            }
-            any = true;
-            let numbers: Vec<u64> = batch.records.iter().map(|record| number(&record.body)).collect();
-            Said::Marking(lane, numbers.clone()).say();
-            store.consume(lane, &Marks::up_to(batch.next), numbers.len() as u64).unwrap();
-            Said::Handed(lane, numbers).say();
+        for (lane, next) in (0..).zip(&mut next) {
+            any |= (ended || round % 16 == 0) && hand_out(store, lane, next, 0);
+            any |= hand_out(store, lane, next, 1);
         }
         if ended && !any {
             return;
         }
     }
+}
+
+/// Hands out what comes next of a group. Whether there was anything.
+fn hand_out(store: &Disk, lane: u16, next: &mut [u64; 2], group: usize) -> bool {
+    let only = Group(group as u64);
+    let batch = store.read(lane, next[group], Some(only), Most { records: 20, bytes: 1 << 20 }).unwrap();
+    assert!(batch.damaged == 0 && batch.lost.is_empty() && batch.records.iter().all(|record| record.group == only));
+    let moved = batch.next > next[group];
+    next[group] = batch.next;
+    if batch.records.is_empty() {
+        return moved;
+    }
+    let numbers: Vec<u64> = batch.records.iter().map(|record| number(&record.body)).collect();
+    Said::Marking(lane, numbers.clone()).say();
+    let marks = Marks { before: next[0].min(next[1]), groups: &[(Group(0), next[0]), (Group(1), next[1])] };
+    store.consume(lane, &marks, numbers.len() as u64).unwrap();
+    Said::Handed(lane, numbers).say();
+    true
 }
 
 impl Said {

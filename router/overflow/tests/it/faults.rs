@@ -4,11 +4,11 @@ use crate::small::{LANES, config, plain, read, scratch};
 use overflow::contract::{ALL, append, entry};
 use overflow::disk::files::Real;
 use overflow::disk::{Disk, OpenError};
-use overflow::faulty::{Call, EACCES, EIO, ENOSPC, EROFS, Faulty, Op, Verdict};
-use overflow::{AppendError, ConsumeError, Marks, Overflow, ReadError};
+use overflow::faulty::{Call, EACCES, EDQUOT, EFBIG, EIO, ENOSPC, EROFS, Faulty, Op, Verdict};
+use overflow::{AppendError, ConsumeError, Entry, Group, Marks, Overflow, ReadError};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A store whose file system can be made to fail.
 struct Failing {
@@ -161,6 +161,116 @@ fn a_full_device_is_said_and_gone_once_there_is_space() {
         let store = failing.reopened();
         assert_eq!((bodies(&store, 0), store.usage().damaged), (vec![vec![b'a'], vec![b'b']], 0));
     }
+}
+
+/// Whatever says that there is no space, and wherever: refused as full, nothing left behind, and over once there is some.
+#[test]
+fn no_space_of_any_kind_is_a_full_store() {
+    let part = |call: &Call<'_>, errno| Verdict::Part(call.bytes / 2, errno);
+    for errno in [ENOSPC, EDQUOT, EFBIG] {
+        for (op, fresh) in
+            [(Op::Create, true), (Op::Write, true), (Op::Write, false), (Op::SyncNew, true), (Op::Sync, false)]
+        {
+            let failing = Failing::new();
+            // A sync fails once: what is cut off again has to be synced too.
+            let once = AtomicBool::new(true);
+            let verdict = move |call: &Call<'_>| {
+                let hit = call.op == op && is_segment(call.path);
+                let syncs = matches!(op, Op::Sync | Op::SyncNew);
+                let hit = hit && (!syncs || once.swap(false, Ordering::Relaxed));
+                hit.then(|| if op == Op::Write { part(call, errno) } else { Verdict::Fail(errno) })
+            };
+            let store = failing.open(verdict);
+            if !fresh {
+                append(&store, 0, ["a"]);
+            }
+            let (before, was) = (store.usage(), lengths(failing.dir.path()));
+            failing.set(true);
+            let refused = one(&store, "refused");
+            assert!(matches!(&refused, Err(AppendError::Full(why)) if why.contains(".log")), "{op:?}: {refused:?}");
+            assert_eq!((store.usage(), lengths(failing.dir.path())), (before, was), "{op:?} {errno}");
+            failing.set(false);
+            let store = if errno == EFBIG {
+                drop(store);
+                failing.reopened()
+            } else {
+                store
+            };
+            append(&store, 0, ["b"]);
+            let due: &[&[u8]] = if fresh { &[b"b"] } else { &[b"a", b"b"] };
+            assert_eq!(bodies(&store, 0), due, "{op:?} {errno}");
+            drop(store);
+            let store = failing.reopened();
+            assert_eq!((bodies(&store, 0), store.usage().damaged), (due.iter().map(|one| one.to_vec()).collect(), 0));
+        }
+    }
+}
+
+/// Lengths of all files but notes, which a refused append may make.
+fn lengths(dir: &Path) -> Vec<(std::path::PathBuf, u64)> {
+    let mut all: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    all.sort();
+    let lengths = |path: std::path::PathBuf| {
+        if path.is_dir() { lengths(&path) } else { vec![(path.clone(), path.metadata().unwrap().len())] }
+    };
+    all.into_iter().flat_map(lengths).collect()
+}
+
+/// A mark that finds no space takes back what it wrote, for a file of its own would need space. Nothing else depends on it.
+#[test]
+fn a_mark_without_space_is_refused_and_set_later() {
+    for errno in [ENOSPC, EDQUOT, EFBIG] {
+        for copies in [0, 1] {
+            let failing = Failing::new();
+            let writes = AtomicU64::new(0);
+            // What stood there before can be written again; a new file cannot be made.
+            let verdict = move |call: &Call<'_>| {
+                let fail = match call.op {
+                    Op::Create => true,
+                    Op::Write => writes.fetch_add(1, Ordering::Relaxed) == copies,
+                    _ => false,
+                };
+                (fail && is_marks(call.path)).then_some(Verdict::Fail(errno))
+            };
+            let store = failing.open(verdict);
+            append(&store, 0, ["a", "b", "c"]);
+            append(&store, 1, ["d", "e"]);
+            store.consume(0, &Marks::up_to(1), 1).unwrap();
+            failing.set(true);
+            let refused = store.consume(0, &Marks { before: 2, groups: &[(Group(0), 3)] }, 1);
+            assert!(matches!(&refused, Err(ConsumeError::Unavailable(why)) if why.contains("marks")), "{refused:?}");
+            assert_eq!(bodies(&store, 0), [b"b", b"c"]);
+            // Another lane's, in the same file; the refused one does not come along with it.
+            store.consume(1, &Marks::up_to(1), 2).unwrap();
+            drop(store);
+            let store = failing.reopened();
+            assert_eq!((bodies(&store, 0), bodies(&store, 1)), (vec![vec![b'b'], vec![b'c']], vec![vec![b'e']]));
+            store.consume(0, &Marks { before: 2, groups: &[(Group(0), 3)] }, 1).unwrap();
+            assert_eq!(bodies(&store, 0), [[0; 0]; 0]);
+        }
+    }
+}
+
+/// A new file for the marks that does not come to be whole is no use, and takes no space.
+#[test]
+fn marks_that_find_no_space_for_a_new_file_leave_none() {
+    let failing = Failing::new();
+    let verdict = |call: &Call<'_>| match call.op {
+        Op::Sync if is_marks(call.path) => Some(Verdict::Fail(EIO)),
+        Op::Write if call.path.ends_with("marks.new") => Some(Verdict::Part(5000, ENOSPC)),
+        _ => None,
+    };
+    let store = failing.open(verdict);
+    append(&store, 0, ["a", "b"]);
+    failing.set(true);
+    for _ in 0..3 {
+        assert!(matches!(store.consume(0, &Marks::up_to(1), 1), Err(ConsumeError::Unavailable(_))));
+        assert!(!failing.dir.path().join("marks.new").exists());
+    }
+    failing.set(false);
+    store.consume(0, &Marks::up_to(1), 1).unwrap();
+    drop(store);
+    assert_eq!(bodies(&failing.reopened(), 0), [b"b"]);
 }
 
 #[test]
@@ -359,4 +469,51 @@ fn a_deleted_directory_is_noticed() {
     let marked = store.consume(0, &Marks::up_to(1), 1);
     assert!(matches!(&marked, Err(ConsumeError::Unavailable(why)) if why.contains("marks")), "{marked:?}");
     store.close();
+}
+
+/// What failed stays void, whatever is given back of what came behind it, and positions that nobody has are not missed.
+#[test]
+fn what_failed_stays_void_when_what_follows_is_given_back() {
+    let failing = Failing::new();
+    let store = failing.open(|call| match call.op {
+        Op::Sync | Op::SyncNew if is_segment(call.path) => Some(Verdict::Fail(EIO)),
+        _ => None,
+    });
+    let of = |group: u64, body: &str| Entry { group: Group(group), ..entry(0, body) };
+    let fail = |body: &str| {
+        failing.set(true);
+        assert!(matches!(store.append(&[of(1, body), of(2, body)])[0], Err(AppendError::Unknown(_))));
+        failing.set(false);
+    };
+    assert!(store.append(&[of(1, "a")])[0].is_ok());
+    // At the end of a segment, then with a new one, twice.
+    ["void 1", "void 2", "void 3"].into_iter().for_each(&fail);
+    assert!(store.append(&[of(2, "b"), of(2, &"b".repeat(300))]).iter().all(Result::is_ok));
+    ["void 4", "void 5"].into_iter().for_each(&fail);
+    assert!(store.append(&[of(2, "c")])[0].is_ok());
+    let end = store.span(0).next;
+    let copy = |name: &str| {
+        let dir = scratch();
+        let to = dir.path().join(name);
+        assert!(
+            std::process::Command::new("cp").arg("-a").arg(failing.dir.path()).arg(&to).status().unwrap().success()
+        );
+        (dir, to)
+    };
+    let opened = |dir: &Path| {
+        let store = Disk::open(&config(dir)).unwrap();
+        let left: Vec<Vec<u8>> = bodies(&store, 0).into_iter().map(|body| body[..1].to_vec()).collect();
+        assert_eq!(store.usage().damaged, 0);
+        left
+    };
+    let (_kept, as_it_is) = copy("as it is");
+    assert_eq!(opened(&as_it_is), [b"a", b"b", b"b", b"c"]);
+    store.consume(0, &Marks { before: 0, groups: &[(Group(2), end)] }, 3).unwrap();
+    let (_kept, given_back) = copy("given back");
+    assert_eq!(opened(&given_back), [b"a"]);
+    assert!(store.append(&[of(2, "d")])[0].is_ok());
+    let (_kept, gone_on) = copy("gone on");
+    assert_eq!(opened(&gone_on), [b"a", b"d"]);
+    drop(store);
+    assert_eq!(opened(failing.dir.path()), [b"a", b"d"]);
 }

@@ -6,6 +6,7 @@ mod contract;
 mod damage;
 mod faults;
 mod forgetful;
+mod limits;
 mod mounts;
 mod notes;
 mod power;

@@ -7,7 +7,7 @@ use crate::forgetful::Forgetful;
 use crate::small::LANES;
 use overflow::contract::{Draw, entry};
 use overflow::disk::{Config, Disk};
-use overflow::{AppendError, Marks, Most, Overflow, ReadError};
+use overflow::{AppendError, Entry, Group, Marks, Most, Overflow, ReadError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -75,7 +75,8 @@ impl Lane {
         *number += numbers.len() as u64;
         let body =
             |number: &u64| [&number.to_be_bytes()[..], &vec![9; usize::try_from(number * 37 % 400).unwrap()]].concat();
-        let entries: Vec<_> = numbers.iter().map(|number| entry(lane, body(number))).collect();
+        let entries: Vec<_> =
+            numbers.iter().map(|number| Entry { group: group(*number), ..entry(lane, body(number)) }).collect();
         for (number, result) in numbers.iter().zip(store.append(&entries)) {
             match result {
                 Ok(_) => _ = self.durable.insert(*number),
@@ -87,7 +88,13 @@ impl Lane {
 
     fn refill(&mut self, store: &Disk, lane: u16, draw: &mut Draw, when: &str) {
         let most = Most { records: usize::try_from(draw.below(8)).unwrap() + 1, bytes: usize::MAX };
-        let batch = match store.read(lane, store.span(lane).first, None, most) {
+        // In every second lane group 0 mostly stands still, so that what lies behind is given back before it.
+        let only = match (lane, draw.below(6)) {
+            (1, 0) | (0, 2 | 3) => Some(Group(0)),
+            (0, 0 | 1) => None,
+            _ => Some(Group(1)),
+        };
+        let batch = match store.read(lane, store.span(lane).first, only, most) {
             Ok(batch) => batch,
             Err(ReadError::Unavailable(_)) => return,
             Err(error) => panic!("{when}: {error}"),
@@ -95,9 +102,15 @@ impl Lane {
         let numbers: Vec<u64> = batch.records.iter().map(|record| number_of(&record.body)).collect();
         // While it runs, what was not acknowledged is not read.
         assert!(numbers.iter().all(|number| self.durable.contains(number)), "{when}: {numbers:?}");
-        match store.consume(lane, &Marks::up_to(batch.next), numbers.len() as u64) {
+        assert!(numbers.iter().all(|number| only.is_none_or(|only| only == group(*number))), "{when}: {numbers:?}");
+        let groups: Vec<(Group, u64)> = only.map(|only| (only, batch.next)).into_iter().collect();
+        let before = if only.is_some() { 0 } else { batch.next };
+        match store.consume(lane, &Marks { before, groups: &groups }, numbers.len() as u64) {
             Ok(()) => {
-                self.marking.clear();
+                // One that moves nothing writes nothing, and so says nothing of those before it.
+                if !numbers.is_empty() {
+                    self.marking.clear();
+                }
                 numbers.iter().for_each(|number| assert!(self.durable.remove(number)));
                 self.over.extend(numbers);
             }
@@ -111,7 +124,7 @@ impl Lane {
             let most = Most { records: 100, bytes: usize::MAX };
             let batch =
                 store.read(lane, from, None, most).unwrap_or_else(|error| panic!("{when}, lane {lane}: {error}"));
-            if batch.records.is_empty() {
+            if batch.next == from {
                 break;
             }
             from = batch.next;
@@ -132,6 +145,10 @@ impl Lane {
         self.marking.clear();
         self.durable = read;
     }
+}
+
+fn group(number: u64) -> Group {
+    Group(u64::from(number % 5 < 3))
 }
 
 fn number_of(body: &[u8]) -> u64 {

@@ -1,14 +1,14 @@
 //! A small log on disk, for tests that damage it, and what is expected of what is left.
 
-use overflow::contract::{ALL, append, read_all};
+use overflow::contract::{ALL, entry, read_all};
 use overflow::disk::{Config, Disk};
-use overflow::{Batch, Marks, Overflow};
+use overflow::{Batch, Entry, Group, Marks, Overflow};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 pub(crate) const LANES: u16 = 2;
 
-/// What was put into a log: by lane, positions and bodies; below the mark consumed ones.
+/// What was put into a log: by lane, positions and bodies; below the marks consumed ones.
 pub(crate) struct Small {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) lanes: Vec<Lane>,
@@ -17,13 +17,24 @@ pub(crate) struct Small {
 pub(crate) struct Lane {
     pub(crate) records: Vec<(u64, Vec<u8>)>,
     pub(crate) mark: u64,
+    /// Of [`AHEAD`], above the lane's.
+    pub(crate) ahead: u64,
 }
+
+/// The group of each third record of a lane, which is consumed further than the others.
+pub(crate) const AHEAD: Group = Group(77);
 
 impl Lane {
     /// What is to be read.
     pub(crate) fn pending(&self) -> Vec<(u64, Vec<u8>)> {
-        self.records.iter().filter(|(position, _)| *position >= self.mark).cloned().collect()
+        let own = |index: usize| if group(index) == AHEAD { self.ahead.max(self.mark) } else { self.mark };
+        let all = self.records.iter().enumerate();
+        all.filter(|(index, (position, _))| *position >= own(*index)).map(|(_, record)| record.clone()).collect()
     }
+}
+
+fn group(index: usize) -> Group {
+    if index % 3 == 1 { AHEAD } else { Group(index as u64 % 2) }
 }
 
 pub(crate) fn config(dir: &Path) -> Config {
@@ -38,18 +49,23 @@ impl Small {
     /// Several segments in each lane, of three runs that ended in crashes; the first records are consumed.
     pub(crate) fn new() -> Self {
         let dir = scratch();
-        let mut lanes: Vec<Lane> = (0..LANES).map(|_| Lane { records: Vec::new(), mark: 0 }).collect();
+        let mut lanes: Vec<Lane> = (0..LANES).map(|_| Lane { records: Vec::new(), mark: 0, ahead: 0 }).collect();
         for run in 0..3u8 {
             let store = open(dir.path());
             for (lane, kept) in (0..).zip(&mut lanes) {
                 for part in 0..3u8 {
                     let bodies: Vec<Vec<u8>> =
                         (0..3).map(|n| vec![16 * run + 4 * part + n; usize::from(n * 13 + run)]).collect();
-                    kept.records.extend(append(&store, lane, &bodies).into_iter().zip(bodies));
+                    let first = kept.records.len();
+                    let entry = |(index, body): (usize, &Vec<u8>)| Entry { group: group(index), ..entry(lane, body) };
+                    let entries: Vec<Entry> = (first..).zip(&bodies).map(entry).collect();
+                    let positions = store.append(&entries).into_iter().map(|result| result.unwrap());
+                    kept.records.extend(positions.zip(bodies));
                 }
                 if run < 2 {
-                    kept.mark = kept.records[usize::from(3 * run + 2)].0;
-                    store.consume(lane, &Marks::up_to(kept.mark), 3).unwrap();
+                    let at = usize::from(3 * run + 2);
+                    (kept.mark, kept.ahead) = (kept.records[at].0, kept.records[at + 5].0);
+                    store.consume(lane, &Marks { before: kept.mark, groups: &[(AHEAD, kept.ahead)] }, 3).unwrap();
                 }
             }
         }
