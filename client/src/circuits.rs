@@ -3,7 +3,8 @@
 
 use crate::action::ActionKey;
 use crate::config::BreakerPolicy;
-use crate::outcome::Outcome;
+use crate::id::ActivationId;
+use crate::outcome::{Answer, Outcome, Stages};
 use engine::breaker::{Breaker, Cause, State, Verdict};
 use engine::time::Timestamp;
 use std::collections::HashMap;
@@ -29,13 +30,31 @@ pub(crate) struct Circuits {
     policy: Option<BreakerPolicy>,
     /// Never iterated over but to forget, so its order decides nothing.
     breakers: HashMap<ActionKey, Breaker>,
+    /// Those whose callers had waited long enough before the router said anything of them.
+    unheard: Unheard,
     /// What the next random number is made of.
     random: u64,
 }
 
+/// When an activation was submitted, and how much time its action was given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    pub(crate) began: Timestamp,
+    pub(crate) allowed: Duration,
+}
+
+/// Activations of which only a late answer says whether their action had a fair time. At the bound the oldest makes room.
+#[derive(Debug, Default)]
+struct Unheard {
+    ring: Vec<(ActivationId, ActionKey, Sent)>,
+    /// Where the next one goes once the ring is full.
+    next: usize,
+    places: HashMap<ActivationId, usize>,
+}
+
 impl Circuits {
     pub(crate) fn new(policy: Option<BreakerPolicy>, seed: u64) -> Self {
-        Self { policy, breakers: HashMap::new(), random: seed }
+        Self { policy, breakers: HashMap::new(), unheard: Unheard::default(), random: seed }
     }
 
     /// Whether an activation may be sent. Each that may is followed by one [`on_ended`](Self::on_ended).
@@ -51,11 +70,37 @@ impl Circuits {
         Err(Outcome::CircuitOpen { cause: breaker.cause(), retry_after })
     }
 
-    /// An activation sent at `began` ended; none: nobody waits for its outcome any more.
-    pub(crate) fn on_ended(&mut self, now: Timestamp, key: &ActionKey, began: Timestamp, outcome: Option<&Outcome>) {
+    /// An activation ended with that answer; none: nobody waits for it any more.
+    pub(crate) fn on_ended(&mut self, now: Timestamp, key: &ActionKey, sent: Sent, answer: Option<&Answer>) {
         let Some(policy) = &self.policy else { return };
-        let verdict =
-            outcome.map_or(Verdict::Undecided, |outcome| verdict(outcome, began.until(now), policy.slow_after));
+        let verdict = answer.map_or(Verdict::Undecided, |answer| verdict(answer, sent, now, policy.slow_after));
+        self.judge(now, key, sent.began, verdict);
+    }
+
+    /// The time of an activation is over, and the router has said nothing of it: that may come yet.
+    pub(crate) fn on_unheard(&mut self, now: Timestamp, id: ActivationId, key: &ActionKey, sent: Sent) {
+        if self.policy.is_some() {
+            self.unheard.insert(id, key.clone(), sent);
+            self.judge(now, key, sent.began, Verdict::Undecided);
+        }
+    }
+
+    /// An answer came that nobody waits for.
+    pub(crate) fn on_late(&mut self, now: Timestamp, answer: &Answer) {
+        let Some(policy) = &self.policy else { return };
+        let Some((key, sent)) = self.unheard.take(answer.id) else { return };
+        let Stages { dispatch, run, .. } = answer.stages;
+        let verdict = match verdict(answer, sent, now, policy.slow_after) {
+            // It was late though its action took a fair time: the rest it waited.
+            Verdict::Good if dispatch + run <= sent.allowed / 2 => Verdict::GoodLate,
+            Verdict::Good => return,
+            verdict => verdict,
+        };
+        self.judge(now, &key, sent.began, verdict);
+    }
+
+    fn judge(&mut self, now: Timestamp, key: &ActionKey, began: Timestamp, verdict: Verdict) {
+        let Some(policy) = &self.policy else { return };
         let strike = matches!(verdict, Verdict::Strike(_));
         if !strike && self.breakers.is_empty() {
             return;
@@ -84,18 +129,49 @@ impl Circuits {
     }
 }
 
-/// What an outcome says of the action's way through the platform. The action's own failure is a good sign, saturation none.
-fn verdict(outcome: &Outcome, took: Duration, slow_after: Option<Duration>) -> Verdict {
-    match outcome {
+impl Unheard {
+    fn insert(&mut self, id: ActivationId, key: ActionKey, sent: Sent) {
+        let at = if self.ring.len() < UNHEARD_MAX {
+            self.ring.push((id, key, sent));
+            self.ring.len() - 1
+        } else {
+            let at = self.next;
+            self.next = (at + 1) % UNHEARD_MAX;
+            let (oldest, ..) = std::mem::replace(&mut self.ring[at], (id, key, sent));
+            self.places.remove(&oldest);
+            at
+        };
+        self.places.insert(id, at);
+    }
+
+    fn take(&mut self, id: ActivationId) -> Option<(ActionKey, Sent)> {
+        let at = self.places.remove(&id)?;
+        let (_, key, sent) = &self.ring[at];
+        Some((key.clone(), *sent))
+    }
+}
+
+/// What an answer says of the action's way through the platform. The action's own failure is a good sign, saturation none. So what it
+/// waited in the router's queue makes nothing slow, and a timeout counts only if at least half of its time was its container's.
+fn verdict(answer: &Answer, sent: Sent, now: Timestamp, slow_after: Option<Duration>) -> Verdict {
+    let Stages { queue, dispatch, .. } = answer.stages;
+    let took = sent.began.until(now).saturating_sub(queue);
+    let half = sent.allowed / 2;
+    match &answer.outcome {
         Outcome::Completed(_) | Outcome::ActionFailed(_) if slow_after.is_some_and(|slow| took > slow) => {
             Verdict::Strike(Cause::Slow)
         }
         Outcome::Completed(_) | Outcome::ActionFailed(_) | Outcome::Accepted(_) => Verdict::Good,
         Outcome::PlatformFailed(_) | Outcome::Lost => Verdict::Strike(Cause::Failed),
-        Outcome::TimedOut => Verdict::Strike(Cause::TimedOut),
-        Outcome::Expired | Outcome::Rejected(_) | Outcome::CircuitOpen { .. } | Outcome::Unreachable { .. } => {
-            Verdict::Undecided
+        // Stages are told up to a bound; what reaches it was that long at least.
+        Outcome::TimedOut if queue <= half && (dispatch >= half || dispatch >= STAGE_MAX) => {
+            Verdict::Strike(Cause::TimedOut)
         }
+        Outcome::TimedOut
+        | Outcome::Expired
+        | Outcome::Rejected(_)
+        | Outcome::CircuitOpen { .. }
+        | Outcome::Unreachable { .. } => Verdict::Undecided,
     }
 }
 
@@ -109,6 +185,10 @@ fn next_random(state: &mut u64) -> u64 {
 
 /// What a caller is told to wait while another's activation is underway to see how the action fares.
 const PROBED_WITHIN: Duration = Duration::from_millis(100);
+/// Activations that a late answer may still say something of.
+const UNHEARD_MAX: usize = 4096;
+/// The longest stage that is told.
+const STAGE_MAX: Duration = Duration::from_micros(u32::MAX as u64);
 
 #[cfg(test)]
 mod tests {
@@ -127,11 +207,24 @@ mod tests {
         Circuits::new(Some(policy), 7)
     }
 
-    /// Sends and ends one at once. True if it was let through.
+    fn id(number: u8) -> ActivationId {
+        ActivationId::from_wire(&[number; 16]).unwrap()
+    }
+
+    fn sent(began: Timestamp) -> Sent {
+        Sent { began, allowed: 10 * SECOND }
+    }
+
+    /// The answer to one that waited in the queue for so long and was its container's for so long.
+    fn answer(outcome: &Outcome, queue: Duration, dispatch: Duration) -> Answer {
+        Answer { id: id(1), outcome: outcome.clone(), stages: Stages { queue, dispatch, run: Duration::ZERO } }
+    }
+
+    /// Sends and ends one at once, all of its time its container's. True if it was let through.
     fn run(circuits: &mut Circuits, now: Timestamp, key: &ActionKey, outcome: &Outcome) -> bool {
         let admitted = circuits.admit(now, key).is_ok();
         if admitted {
-            circuits.on_ended(now, key, now, Some(outcome));
+            circuits.on_ended(now, key, sent(now), Some(&answer(outcome, Duration::ZERO, 10 * SECOND)));
         }
         admitted
     }
@@ -152,15 +245,87 @@ mod tests {
             (Outcome::Unreachable { maybe_sent: true }, Verdict::Undecided),
             (Outcome::Unreachable { maybe_sent: false }, Verdict::Undecided),
         ] {
-            assert_eq!(verdict(&outcome, 9 * SECOND, None), expected, "{outcome:?}");
+            let (now, sent) = (Timestamp::ZERO + 9 * SECOND, sent(Timestamp::ZERO));
+            let answer = answer(&outcome, Duration::ZERO, 9 * SECOND);
+            assert_eq!(verdict(&answer, sent, now, None), expected, "{outcome:?}");
         }
     }
 
     #[test]
     fn what_is_slow_is_the_authors_to_say() {
         let completed = Outcome::Completed(Bytes::new());
-        let of = |took| verdict(&completed, took, Some(SECOND));
-        assert_eq!([of(SECOND), of(SECOND + Duration::from_micros(1))], [Verdict::Good, Verdict::Strike(Cause::Slow)]);
+        let of = |took: Duration, queue| {
+            verdict(&answer(&completed, queue, SECOND), sent(Timestamp::ZERO), Timestamp::ZERO + took, Some(SECOND))
+        };
+        let (no, slow) = (Duration::ZERO, Verdict::Strike(Cause::Slow));
+        assert_eq!([of(SECOND, no), of(SECOND + Duration::from_micros(1), no)], [Verdict::Good, slow]);
+        assert_eq!(of(9 * SECOND, 8 * SECOND), Verdict::Good, "what waits in a queue is not slow");
+    }
+
+    #[test]
+    fn a_timeout_counts_only_if_half_of_the_time_was_its_containers() {
+        let of = |queue: u32, dispatch: u32| {
+            let answer = answer(&Outcome::TimedOut, queue * SECOND, dispatch * SECOND);
+            verdict(&answer, sent(Timestamp::ZERO), Timestamp::ZERO + 10 * SECOND, None)
+        };
+        let strike = Verdict::Strike(Cause::TimedOut);
+        assert_eq!([of(5, 5), of(6, 5), of(0, 4)], [strike, Verdict::Undecided, Verdict::Undecided]);
+        let answer = answer(&Outcome::TimedOut, Duration::ZERO, STAGE_MAX);
+        let day = Sent { began: Timestamp::ZERO, allowed: 24 * 3600 * SECOND };
+        assert_eq!(verdict(&answer, day, Timestamp::ZERO, None), strike, "longer than can be told");
+    }
+
+    #[test]
+    fn whoever_stops_waiting_learns_late_what_it_was() {
+        let (a, end) = (key("a"), Timestamp::ZERO + 11 * SECOND);
+        let opened_by = |outcome: &Outcome, queue: u32, dispatch: u32| {
+            let mut circuits = circuits(BreakerPolicy::default());
+            for number in 0..3 {
+                circuits.on_unheard(end, id(number), &a, sent(Timestamp::ZERO));
+            }
+            assert_eq!(circuits.of(end, &a), None, "silence says nothing");
+            for number in 0..3 {
+                let late = Answer { id: id(number), ..answer(outcome, queue * SECOND, dispatch * SECOND) };
+                circuits.on_late(end, &late);
+                circuits.on_late(end, &late);
+            }
+            circuits.of(end, &a).map(|circuit| circuit.cause)
+        };
+        assert_eq!(opened_by(&Outcome::TimedOut, 0, 10), Some(Cause::TimedOut));
+        assert_eq!(opened_by(&Outcome::TimedOut, 9, 1), None, "overload");
+        assert_eq!(opened_by(&Outcome::Lost, 9, 1), Some(Cause::Failed));
+        assert_eq!(opened_by(&Outcome::Completed(Bytes::new()), 9, 1), None);
+    }
+
+    #[test]
+    fn a_half_open_one_closes_by_late_answers_too() {
+        let (mut circuits, a, mut now) = (circuits(BreakerPolicy::default()), key("a"), Timestamp::ZERO);
+        while run(&mut circuits, now, &a, &Outcome::Lost) {}
+        now = now + 60 * SECOND;
+        for number in 0..2 {
+            assert!(circuits.admit(now, &a).is_ok());
+            circuits.on_unheard(now + 10 * SECOND, id(number), &a, sent(now));
+            let late = answer(&Outcome::Completed(Bytes::new()), 9 * SECOND, 2 * SECOND);
+            now = now + 11 * SECOND;
+            circuits.on_late(now, &Answer { id: id(number), ..late });
+        }
+        assert_eq!(circuits.of(now, &a).map(|circuit| circuit.state), Some(State::Closed));
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_is_forgotten() {
+        let mut unheard = Unheard::default();
+        let numbered = |number: usize| {
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&number.to_le_bytes());
+            ActivationId::from_wire(&bytes).unwrap()
+        };
+        for number in 0..UNHEARD_MAX + 2 {
+            unheard.insert(numbered(number), key("a"), sent(Timestamp::ZERO));
+        }
+        let known = [0, 1, 2, UNHEARD_MAX, UNHEARD_MAX + 1].map(|number| unheard.take(numbered(number)).is_some());
+        assert_eq!(known, [false, false, true, true, true]);
+        assert!(unheard.ring.len() == UNHEARD_MAX && unheard.places.len() == UNHEARD_MAX - 3);
     }
 
     #[test]
@@ -179,7 +344,8 @@ mod tests {
         now = now + retry_after;
         assert!(circuits.admit(now, &a).is_ok());
         assert!(circuits.admit(now, &a).is_err(), "one at a time");
-        circuits.on_ended(now, &a, now, Some(&Outcome::Completed(Bytes::new())));
+        let completed = answer(&Outcome::Completed(Bytes::new()), Duration::ZERO, SECOND);
+        circuits.on_ended(now, &a, sent(now), Some(&completed));
         assert!(run(&mut circuits, now, &a, &Outcome::Completed(Bytes::new())));
         assert_eq!(circuits.of(now, &a).map(|circuit| circuit.state), Some(State::Closed));
     }
@@ -191,7 +357,7 @@ mod tests {
         now = now + 60 * SECOND;
         for _ in 0..3 {
             assert!(circuits.admit(now, &a).is_ok());
-            circuits.on_ended(now, &a, now, None);
+            circuits.on_ended(now, &a, sent(now), None);
         }
     }
 

@@ -81,12 +81,15 @@ impl Default for ForcedCompletion {
 }
 
 /// When activations of an action are kept back. Strikes are: failed by the platform, lost, timed out, and, if wanted, slow. What the
-/// action itself says, saturation (rejected, expired in the queue) and the connection (unreachable) never are.
+/// action itself says, saturation (rejected, expired in the queue, timed out with less than half of its time left when it was
+/// dispatched) and the connection (unreachable) never are. A timeout counts when the router says that it was one, which is mostly
+/// after the caller has heard of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerPolicy {
     /// How many strikes open it, for how long. Default: three within 10 s that are at least half of what ended; 1 s at first.
     pub rules: Rules,
-    /// An answer that took longer than this from [`submit`](crate::Controller::submit) is a strike; none: none is. Default: none.
+    /// An answer that took longer than this from [`submit`](crate::Controller::submit), less its time in the router's queue, is a
+    /// strike; none: none is. Default: none.
     pub slow_after: Option<Duration>,
     /// Most actions watched at a time. Only those with strikes of late are; at the limit no further ones. Default: 4,096.
     pub actions_max: usize,

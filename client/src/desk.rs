@@ -18,7 +18,7 @@
 //! and [`answer_grace`](crate::ControllerConfig::answer_grace) at the latest (rounded up to the wheel's tick of 1,024 us).
 
 use crate::action::ActionKey;
-use crate::circuits::{Circuit, Circuits};
+use crate::circuits::{Circuit, Circuits, Sent};
 use crate::config::ControllerConfig;
 use crate::declared::Declared;
 use crate::id::{ActivationId, Names};
@@ -115,6 +115,12 @@ struct Seat<C> {
     kept: bool,
 }
 
+impl<C> Seat<C> {
+    fn sent(&self) -> Sent {
+        Sent { began: self.submitted, allowed: self.submitted.until(self.deadline) }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Timer {
     /// Nobody waits for the answer of that seat any longer.
@@ -196,7 +202,7 @@ impl<C> Desk<C> {
     /// The caller has gone: its seat is free, and an answer that still comes is late. None if it was answered already.
     pub fn give_up(&mut self, now: Timestamp, id: ActivationId) -> Option<C> {
         let seat = self.free(&id.bytes())?;
-        self.circuits.on_ended(now, &seat.key, seat.submitted, None);
+        self.circuits.on_ended(now, &seat.key, seat.sent(), None);
         Some(seat.caller)
     }
 
@@ -272,11 +278,7 @@ impl<C> Desk<C> {
         let more = self.wheel.advance(now, most, &mut due);
         for timer in due {
             match timer {
-                Timer::Answer(at) => {
-                    let kept = self.seats.get(at).is_some_and(|seat| seat.kept);
-                    let outcome = if kept { Outcome::Unreachable { maybe_sent: false } } else { Outcome::TimedOut };
-                    self.answer(now, at, outcome, effects);
-                }
+                Timer::Answer(at) => self.time_out(now, at, effects),
                 Timer::Resume => {
                     self.stream = Stream::Down;
                     self.dismiss(now, |_| true, effects);
@@ -387,10 +389,25 @@ impl<C> Desk<C> {
     fn on_answer(&mut self, now: Timestamp, answer: v1::Answer, effects: &mut Vec<Effect<C>>) {
         let Some(at) = self.find(&answer.id) else {
             self.late_answers += 1;
+            if let Some(id) = ActivationId::from_wire(&answer.id) {
+                self.circuits.on_late(now, &Answer::read(id, answer));
+            }
             return;
         };
         let id = self.names.of(self.seats[at].round, at);
         self.settle(now, at, Answer::read(id, answer), effects);
+    }
+
+    /// The time of a seat is over: its caller hears so now, and the router may yet say what came of its activation.
+    fn time_out(&mut self, now: Timestamp, at: Key, effects: &mut Vec<Effect<C>>) {
+        let Some(seat) = self.seats.get(at) else { return };
+        if seat.kept {
+            return self.answer(now, at, Outcome::Unreachable { maybe_sent: false }, effects);
+        }
+        let id = self.names.of(seat.round, at);
+        let Some(seat) = self.free(&id.bytes()) else { return };
+        self.circuits.on_unheard(now, id, &seat.key, seat.sent());
+        effects.push(Effect::Answer(seat.caller, Box::new(Answer::own(id, Outcome::TimedOut))));
     }
 
     /// A declaration was refused, so its number stands for nothing: the next activation of that action declares it anew. Or the router
@@ -429,11 +446,11 @@ impl<C> Desk<C> {
         self.settle(now, at, Answer::own(id, outcome), effects);
     }
 
-    /// Frees a seat with an answer. The only way to answer one that was taken.
+    /// Frees a seat with an answer. The only way to answer one that was taken, but for its own timer.
     fn settle(&mut self, now: Timestamp, at: Key, answer: Answer, effects: &mut Vec<Effect<C>>) {
         let Some(seat) = self.free(&answer.id.bytes()) else { return };
         debug_assert!(!self.seats.contains(at));
-        self.circuits.on_ended(now, &seat.key, seat.submitted, Some(&answer.outcome));
+        self.circuits.on_ended(now, &seat.key, seat.sent(), Some(&answer));
         effects.push(Effect::Answer(seat.caller, Box::new(answer)));
     }
 

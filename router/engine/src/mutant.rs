@@ -80,6 +80,8 @@ mutants! {
     NodeBreakerBySession = "node_breaker_by_session",
     /// The breaker of a node is forgotten with its last container.
     DeadNodeForgotten = "dead_node_forgotten",
+    /// What a node that resumes its session lost is not held against it.
+    ResumingForgives = "resuming_forgives",
     /// One strike opens a breaker.
     BreakerTooQuick = "breaker_too_quick",
     /// Room in an outbox is not looked at.

@@ -65,7 +65,7 @@ impl Matcher {
                 self.lose(slot, key, turn);
             }
         }
-        if let Some(began) = began {
+        if let Some(began) = began.filter(|_| !is(Mutant::ResumingForgives)) {
             self.judge_node(&node, Verdict::Strike(Cause::Failed), began, turn);
         }
         match self.containers.rejoin(key, credits) {
