@@ -170,8 +170,8 @@ pub(super) struct NodeBook {
     pub(super) deaths: VecDeque<u64>,
     /// So many that its breaker cannot be closed, nor forgotten before then.
     pub(super) known_until: u64,
-    /// What was dispatched to it last since that is known: a probe.
-    pub(super) probe: Option<Call>,
+    /// What was dispatched to it last since that is known, a probe, and to which container.
+    pub(super) probe: Option<(Call, u32)>,
     /// A probe failed, and nothing may be dispatched before then.
     pub(super) open_until: u64,
 }

@@ -2,7 +2,9 @@
 
 use super::*;
 use engine::audit::Audit;
+use engine::breaker::Rules;
 use engine::limits::OverflowLimits;
+use engine::stored_time::{ClockJump, Moment};
 use std::time::Duration;
 
 const LATE: u64 = 10_000_000;
@@ -548,5 +550,122 @@ fn a_drain_that_ends_in_silence_breaks_i11() {
         queued.iter().for_each(|call| checker.answered(0, *call, 0, Said::rejected(Reason::Draining)));
         checker.drain_over(0, true, true);
         assert_eq!(checker.violation().is_none(), good, "{:?}", checker.violation());
+    }
+}
+
+/// As [`scene`], with breakers: one of three strikes.
+fn guarded(strikes: u32, credits: u32) -> Checker {
+    let mut checker = scene(0);
+    let breaker = Some(Rules { strikes, ..Rules::default() });
+    checker.router_began(&Limits { breaker, ..checker.limits.clone() });
+    checker.session_began(0, None);
+    checker.session_began(1, Some(0));
+    checker.registered(1, 7, 1, 0, 2, credits);
+    checker
+}
+
+/// Who had no fair time may not be held back for it; who had may.
+#[test]
+fn to_withhold_a_container_for_overload_breaks_i8() {
+    for (dispatched_at, fair) in [(500_000, true), (500_001, false)] {
+        let mut checker = guarded(1, 0);
+        let call = push(&mut checker, 0);
+        checker.settled(0, 1, 10);
+        checker.router_shows(dispatched_at);
+        checker.credited(0, 2);
+        checker.dispatched(dispatched_at, call, 1, 7, 1, 1, 1, true);
+        checker.settled(dispatched_at, 0, 0);
+        checker.router_shows(1_001_000);
+        checker.answered(1_001_000, call, 0, Said::TimedOut);
+        checker.settled(1_001_000, 0, 0);
+        assert!(checker.violation().is_none(), "{:?}", checker.violation());
+        push(&mut checker, 1_001_000);
+        checker.settled(1_001_000, 1, 10);
+        match fair {
+            true => assert!(checker.violation().is_none(), "{:?}", checker.violation()),
+            false => broken(&checker, Invariant::I8, "has 1 credits"),
+        }
+    }
+}
+
+/// Gets one activation in a session of its own and dies with it.
+fn live_and_die(checker: &mut Checker, session: u32, now: u64) {
+    checker.session_began(session, Some(3));
+    let call = push(checker, now);
+    let container = checker.registered(session, 9, session, 0, 1, 1);
+    checker.dispatched(now, call, session, 9, session, 1, 1, true);
+    checker.settled(now, 0, 0);
+    checker.gone(container);
+    checker.answered(now, call, 0, Said::Lost);
+    checker.settled(now, 0, 0);
+}
+
+#[test]
+fn a_node_that_dies_each_time_and_gets_more_breaks_i13() {
+    // Three deaths are known of where two open a breaker; the fourth is of a probe, and the pause behind it is half a second at least.
+    for (last, good) in [(500_003, true), (500_002, false)] {
+        let mut checker = guarded(2, 0);
+        (2..6).for_each(|session| live_and_die(&mut checker, session, u64::from(session) - 2));
+        assert!(checker.violation().is_none(), "{:?}", checker.violation());
+        live_and_die(&mut checker, 6, last);
+        match good {
+            true => assert!(checker.violation().is_none(), "{:?}", checker.violation()),
+            false => broken(&checker, Invariant::I13, "before its breaker's time was over"),
+        }
+    }
+}
+
+#[test]
+fn a_second_probe_beside_the_first_breaks_i13() {
+    let mut checker = guarded(2, 0);
+    (2..5).for_each(|session| live_and_die(&mut checker, session, u64::from(session) - 2));
+    checker.session_began(5, Some(3));
+    checker.registered(5, 9, 5, 0, 2, 2);
+    for good in [true, false] {
+        let call = push(&mut checker, 5);
+        checker.dispatched(5, call, 5, 9, 5, 1, 1, true);
+        assert_eq!(checker.violation().is_none(), good, "{:?}", checker.violation());
+    }
+    broken(&checker, Invariant::I13, "beside the probe");
+}
+
+/// Stored 0.1 s after it came with a second, read back 0.2 s later: the same boot tells so whatever the wall clock says, another boot asks
+/// the wall clock, and no clock gives more than there was.
+#[test]
+fn what_comes_back_has_the_time_that_the_clocks_leave_it() {
+    let moment = |wall_ms, boot| Moment { wall_ms, boot, boot_ms: 0 };
+    let back = |ms| Some(ClockJump::Back(Duration::from_millis(ms)));
+    let forward = |ms| Some(ClockJump::Forward(Duration::from_millis(ms)));
+    for (shown, jump, left, good) in [
+        (moment(100_200, 1), None, 700_000, true),
+        (moment(900_200, 1), forward(800_000), 700_000, true),
+        (moment(900_200, 1), None, 700_000, false),
+        (moment(40_200, 1), back(60_000), 700_000, true),
+        (moment(40_200, 1), back(60_000), 900_000, false),
+        (moment(100_200, 2), None, 700_000, true),
+        (moment(40_000, 2), back(60_000), 900_000, true),
+        (moment(40_000, 2), back(60_000), 960_000, false),
+        (moment(40_000, 2), None, 900_000, false),
+        (moment(100_500, 2), None, 700_000, false),
+        (moment(100_500, 2), None, 400_000, true),
+    ] {
+        let mut checker = overflowing();
+        let call = push(&mut checker, 0);
+        checker.spilling(call, 3);
+        checker.overflow_settled(checker.flow.pending, true);
+        (checker.now, checker.local) = (100_000, 100_000);
+        checker.stamped(call, moment(100_000, 1));
+        checker.told(call, Told::Kept(3, 0));
+        checker.settled(0, 2, 20);
+        let life = checker.life;
+        checker.router_died();
+        checker.at(300_000);
+        checker.router_began(&checker.limits.clone());
+        checker.router_shows(300_000);
+        checker.recovering(call, life, shown, jump);
+        checker.handing(3, vec![(call, true)], vec![]);
+        checker.marked(3, 1, &[]);
+        checker.refilled(call, true, 300_000 + left);
+        assert_eq!(checker.violation().is_none(), good, "{shown:?} {jump:?} {left}: {:?}", checker.violation());
     }
 }

@@ -45,7 +45,7 @@ impl Checker {
         if node.deaths.len() as u64 >= 2 * u64::from(rules.strikes.max(1)) - 1 {
             node.known_until = node.known_until.max((now + most).saturating_sub(window));
         }
-        if node.probe.take_if(|probe| lost.contains(probe)).is_some() {
+        if node.probe.take_if(|(probe, on)| *on == container && lost.contains(probe)).is_some() {
             (node.open_until, node.known_until) = (now + first / 2, now + most);
         }
     }
@@ -54,7 +54,7 @@ impl Checker {
     pub(super) fn judge_node(&mut self, now: u64, call: Call, container: u32) {
         let life = self.life;
         let Some(node) = self.node_of(container).filter(|node| !node.told && now < node.known_until) else { return };
-        let (open_until, probe) = (node.open_until, node.probe.replace(call));
+        let (open_until, probe) = (node.open_until, node.probe.replace((call, container)));
         if now < open_until {
             self.fail(
                 Invariant::I13,
@@ -62,11 +62,12 @@ impl Checker {
                 "dispatched to a node that dies each time, before its breaker's time was over",
             );
         }
-        let there = |probe: &Call| {
+        // It may have come back, and be elsewhere by now.
+        let there = |(probe, on): &(Call, u32)| {
             let book = &self.calls[*probe as usize];
-            *probe != call && book.life == life && matches!(book.place, Place::InFlight(_))
+            *probe != call && book.life == life && book.place == Place::InFlight(*on)
         };
-        if let Some(probe) = probe.filter(there) {
+        if let Some((probe, _)) = probe.filter(there) {
             let what = format!("dispatched to a node that dies each time, beside the probe {probe}");
             self.fail(Invariant::I13, Some(call), what);
         }
