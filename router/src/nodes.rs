@@ -5,6 +5,8 @@
 //!   stream breaks ─▶ suspend each container ─▶ dispatches that never left: back into their queues ─▶ grace
 //!                                                                    back in time: rejoin ◀──┴──▶ over: gone, LOST
 //! ```
+//!
+//! The grace is over, too, when a node of that name begins another session: whoever had the first one is not there any more.
 
 use crate::driver::{Driver, Streams};
 use crate::outbox::{Line, Outbox};
@@ -104,6 +106,9 @@ impl Nodes {
                 self.sessions.lock().hello(name.as_str().as_bytes(), token, fresh, secret, || self.open(fresh, name));
             match hello {
                 Hello::New { token, held: node, .. } => {
+                    // It came back without what it had: that is gone, and its breaker is to know before it gets more.
+                    let parked = self.sessions.lock().forget_parked(name.as_str().as_bytes());
+                    parked.iter().for_each(|before| self.remove(before, hub, pass));
                     let line = node.outbox.line();
                     return Ok(Opened { node, line, token, resumed: false });
                 }

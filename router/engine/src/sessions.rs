@@ -305,6 +305,16 @@ impl<T: Clone> Sessions<T> {
         Some(held)
     }
 
+    /// Forgets the sessions that wait for a peer of that name, and gives what they held. For a peer that begins another session
+    /// though it could have resumed one: it is not the process any more that had them.
+    pub fn forget_parked(&mut self, peer: &[u8]) -> Vec<T> {
+        let waiting =
+            self.parked.iter().map(|(_, session)| *session).filter(|session| *self.all[session].peer == *peer);
+        let waiting: Vec<StreamId> = waiting.collect();
+        self.counts.expired += waiting.len() as u64;
+        waiting.into_iter().filter_map(|session| self.forget(session)).collect()
+    }
+
     /// Forgets the sessions whose grace is over by `now`, and gives what they held.
     pub fn due(&mut self, now: Timestamp) -> Vec<(StreamId, T)> {
         let mut due = Vec::new();
@@ -452,6 +462,18 @@ mod tests {
         assert!(all.is_of_this_life(&token.to_bytes()));
         assert!(!all.is_of_this_life(&Token { life: 8, ..token }.to_bytes()));
         assert!(!all.is_of_this_life(b""));
+    }
+
+    #[test]
+    fn of_a_peer_that_begins_anew_only_what_waits_is_forgotten() {
+        let mut all = sessions(false);
+        let (now, later) = (Timestamp::ZERO, Timestamp::NEVER);
+        (1..=2).for_each(|number| _ = begun(&mut all, PEER, number));
+        all.ended(StreamId(1), Attachment::FIRST, End::Broke, now);
+        assert_eq!(all.forget_parked(b"another").len(), 0);
+        assert_eq!(all.forget_parked(PEER).len(), 1);
+        assert_eq!((all.len(), all.parked(), all.counts().expired), (1, 0, 1));
+        assert!(all.due(later).is_empty());
     }
 
     #[test]

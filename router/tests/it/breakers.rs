@@ -73,3 +73,24 @@ async fn a_node_that_dies_at_each_run_is_held_back_by_its_name() {
     controller.push([activation(9, 1)]);
     assert_eq!(invoker.dispatch().await.id, id(9));
 }
+
+/// It does not wait for the grace of the session before: its node has come back without it.
+#[tokio::test]
+async fn what_a_node_left_is_lost_as_soon_as_it_begins_anew() {
+    let router = Router::start(|config| config.invoker_grace_ms = 60_000);
+    let mut controller = Controller::open(&router, "controller").await;
+    controller.declare(1, "good");
+    let mut first = Invoker::open(&router, "node").await;
+    first.register(1, "good", 1);
+    let mut other = Invoker::open(&router, "other").await;
+    controller.push([activation(1, 1)]);
+    assert_eq!(first.dispatch().await.id, id(1));
+    other.register(1, "good", 1);
+    controller.push([activation(2, 1)]);
+    assert_eq!(other.dispatch().await.id, id(2));
+    drop((first, other));
+    router.metric_is("router_sessions{kind=\"invoker\",state=\"parked\"}", |n| n == 2).await;
+    let _again = Invoker::open(&router, "node").await;
+    let answer = controller.answer().await;
+    assert_eq!((&answer.id, answer.outcome()), (&id(1), v1::Outcome::Lost), "and not that of the other");
+}

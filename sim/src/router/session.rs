@@ -60,6 +60,10 @@ impl Router {
                             self.close(replaced, ctx);
                         }
                         self.begin_session(peer, ctx);
+                        if let Peer::Node { .. } = peer {
+                            let parked = self.sessions_of(peer).forget_parked(&name);
+                            parked.into_iter().for_each(|before| self.remove(before, ctx));
+                        }
                         (fresh, Attachment::FIRST, false, token)
                     }
                     Hello::Resumed { token, held, attachment, .. } => {
