@@ -158,8 +158,6 @@ mutants! {
     ReadsUnfair = "reads_unfair",
     /// An action that shares a lane waits until its records are the first there.
     LaneInOrder = "lane_in_order",
-    /// What a superseded revision has stored waits until its newer one is empty, however long that is not.
-    OlderWaitsForEver = "older_waits_for_ever",
     /// A damaged record is passed over without a word to its controller.
     DamageUnsaid = "damage_unsaid",
     /// What stays in the store when the router ends is not acknowledged.

@@ -14,7 +14,6 @@ use crate::effect::Perform;
 use crate::hub::{Action, Hub, Pass};
 use crate::input::{Input, Push};
 use crate::matcher::{Matcher, Slot};
-use crate::mutant::{Mutant, is};
 use crate::tally::Count;
 use crate::turn::Turn;
 use std::collections::{BTreeMap, VecDeque};
@@ -48,7 +47,7 @@ impl Succession {
     /// The next of those that wait, if a batch has departed since its turn came.
     fn next(&mut self, batch: u32) -> Option<Arc<Action>> {
         let since = self.behind.front()?.since;
-        if self.departed.wrapping_sub(since) < batch || is(Mutant::OlderWaitsForEver) {
+        if self.departed.wrapping_sub(since) < batch {
             return None;
         }
         let next = self.behind.pop_front()?;

@@ -578,6 +578,46 @@ fn what_a_superseded_revision_stored_goes_on_to_the_newer() {
     }
 }
 
+/// The newer revision is never empty: what the older one stored goes on to it all the same, a batch for each batch that leaves.
+#[test]
+fn what_a_superseded_revision_stored_does_not_wait_for_a_newer_one_that_is_never_empty() {
+    let overflow = OverflowLimits { lanes: 2, refill_records: 4, ..OverflowLimits::default() };
+    let limits = Limits { action_queued_max: 10, overflow: Some(overflow), breaker: None, ..Limits::default() };
+    let mut world = World::new(limits);
+    world.hub.declare(&ActionKey::new("tenant", "a0", ""), &mut world.pass).unwrap();
+    (0..50).for_each(|_| world.take(&Op::Push(0)));
+    world.take(&Op::Write(50, Written::Durable));
+    world.enter(0, Input::Gone(world.actions[0].1));
+    let newer = ActionKey::new("tenant", "a0", "newer");
+    let room = Arc::new(Room::new(usize::MAX));
+    let new = Registration {
+        stream: NODE,
+        node: NodeName::new("node"),
+        number: 0,
+        epoch: 1,
+        concurrency: 1000,
+        credits: 0,
+        warm: true,
+        room,
+    };
+    world.hub.declare(&newer, &mut world.pass).unwrap();
+    world.actions[0] = world.hub.register(&newer, new, &mut world.pass).unwrap();
+    world.perform();
+    let of_older = |world: &World| (1..=50).filter(|n| world.answered.contains_key(&id(*n))).count();
+    let mut rounds = 0;
+    while of_older(&world) < 50 {
+        rounds += 1;
+        assert!(rounds < 1000, "{} of the older revision's came through", of_older(&world));
+        world.take(&Op::Push(0));
+        world.last[0] = 0;
+        world.take(&Op::Write(1000, Written::Durable));
+        world.take(&Op::Credit(0, 1));
+        world.take(&Op::Complete(0));
+        (0..LANES).for_each(|lane| world.take(&Op::Read(lane)));
+        assert!(world.hub.budget().queued() > 0, "it is never empty");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
     #[test]

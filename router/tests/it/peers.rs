@@ -227,6 +227,15 @@ impl Invoker {
         self.next("a dispatch", |heard| &mut heard.dispatches).await
     }
 
+    /// The next piece of work; none once the stream has ended, however that was.
+    pub(crate) async fn dispatch_or_end(&mut self) -> Option<v1::Dispatch> {
+        while self.heard.dispatches.is_empty() {
+            let frame = within("a dispatch or the end", self.down.message()).await.ok()??;
+            self.heard.append(frame);
+        }
+        Some(self.heard.dispatches.remove(0))
+    }
+
     /// The next refusal.
     pub(crate) async fn refusal(&mut self) -> v1::Refusal {
         self.next("a refusal", |heard| &mut heard.refusals).await

@@ -5,6 +5,7 @@ use crate::overflow::Folder;
 use crate::peers::{Controller, Invoker, activation, completion, heavy, pull_hello, push_hello, rejection, within};
 use crate::scene::GOOD;
 use proto::v1;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -210,6 +211,80 @@ fn the_exit_codes_are_in_the_help() {
 }
 
 // Signals.
+
+/// Starts a router that keeps what does not fit in `folder`, and gives back `refill_records` at a time.
+async fn spilling(folder: &Folder, refill_records: u32) -> Process {
+    let config = format!(
+        "[limits]\naction_queued_max = 32\n[overflow]\nstore = \"disk\"\ndirectory = {:?}\nlanes = 1\nrefill_records = {refill_records}\n",
+        folder.path()
+    );
+    let file = folder.path().with_extension("toml");
+    std::fs::write(&file, config).unwrap();
+    let process = Process::start("", "", Stdio::null(), &["--config", file.to_str().unwrap()]).await;
+    std::fs::remove_file(file).unwrap();
+    process.metric_is("router_overflow_open", |open| open == 1).await;
+    process
+}
+
+#[tokio::test]
+async fn a_killed_router_loses_less_of_the_stored_than_it_says_and_runs_none_twice() {
+    const PUSHED: u64 = 1_000;
+    const RUN: u64 = 300;
+    const REFILL: u32 = 64;
+    let folder = Folder::new("killed");
+    let mut process = spilling(&folder, REFILL).await;
+    let mut controller = Controller::open_with(process.connect().await, push_hello("controller")).await.unwrap();
+    controller.declare(1, "good");
+    let fire = |number| v1::Activation { reply: v1::Reply::Accepted as i32, ..activation(number, 1) };
+    controller.push((0..PUSHED).map(fire));
+    let mut stored = HashSet::new();
+    for _ in 0..PUSHED {
+        let answer = controller.answer().await;
+        assert_eq!(answer.outcome(), v1::Outcome::Accepted);
+        if answer.durability() == v1::Durability::Durable {
+            stored.insert(answer.id);
+        }
+    }
+    assert!(stored.len() as u64 > PUSHED - RUN, "{}", stored.len());
+    let mut node = Invoker::open_with(process.connect().await, pull_hello("node")).await.unwrap();
+    node.register(GOOD, "good", 4);
+    let mut run = HashSet::new();
+    for _ in 0..RUN {
+        let dispatch = node.dispatch().await;
+        node.complete(v1::Completion { credits: 1, ..completion(&dispatch) });
+        assert!(run.insert(dispatch.id));
+    }
+    process.signal("-KILL");
+    process.ended().await;
+    // Sent before the end, and read after.
+    while let Some(dispatch) = node.dispatch_or_end().await {
+        assert!(run.insert(dispatch.id));
+    }
+
+    let mut process = spilling(&folder, REFILL).await;
+    let said = crate::router::metric(&process.page("/metrics").await.unwrap(), "router_overflow_lost_in_crash_max");
+    let mut node = Invoker::open_with(process.connect().await, pull_hello("node")).await.unwrap();
+    node.register(GOOD, "good", 4);
+    let running = tokio::spawn(async move {
+        let mut ids = Vec::new();
+        while let Some(dispatch) = node.dispatch_or_end().await {
+            node.complete(v1::Completion { credits: 1, ..completion(&dispatch) });
+            ids.push(dispatch.id);
+        }
+        ids
+    });
+    process.metric_is("router_overflow_lanes", |lanes| lanes == 0).await;
+    assert_eq!(process.terminated().await, Some(0));
+    let before = run.len();
+    for id in running.await.unwrap() {
+        assert!(run.insert(id), "one ran twice");
+    }
+    assert!(run.len() > before, "nothing was left to lose");
+    let lost = stored.difference(&run).count() as u64;
+    assert!(lost <= said, "{lost} were lost, {said} at most were said to be");
+    // A batch and a half: one is read while half of the last one still waits.
+    assert!((1..=u64::from(REFILL) * 3 / 2).contains(&said), "{said}");
+}
 
 /// A router with an activation in flight that nobody completes, and its peers.
 async fn held(stderr: Stdio) -> (Process, Controller, Invoker) {
