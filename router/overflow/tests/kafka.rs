@@ -8,7 +8,7 @@
 mod support;
 
 use overflow::kafka::{Config, Kafka};
-use overflow::{AppendError, Entry, Marks, Most, Overflow, ReadError, Record, Span};
+use overflow::{AppendError, Entry, Group, Marks, Most, Overflow, ReadError, Record, Span};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaResult;
@@ -163,6 +163,12 @@ fn what_others_wrote_into_the_topic_is_damaged_and_passed_over() {
         other.flush(LONG).unwrap();
         assert!(store.append(&[entry(0, 2)])[0].is_ok());
         assert_eq!(numbers(&read_all(&store, 0)), [0, 1, 2]);
+        assert_eq!(store.usage().damaged, 2);
+        // Nobody knows whose it was; it is counted once, whoever comes by how often.
+        for only in [None, Some(Group(0)), Some(Group(1))] {
+            let batch = store.read(0, 0, only, ALL).unwrap();
+            assert_eq!((batch.damaged, batch.lost, store.note(0, 0)), (0, vec![], None));
+        }
         assert_eq!(store.usage().damaged, 2);
     });
 }

@@ -152,7 +152,7 @@ fn body(number: u64, draw: &mut Draw) -> Vec<u8> {
 
 /// Most are of the second group, which flows; the first is looked at from time to time only.
 fn group(number: u64) -> Group {
-    Group(u64::from(number % 16 > 0))
+    Group(u64::from(!number.is_multiple_of(16)))
 }
 
 /// The number of a record.

@@ -14,7 +14,7 @@ const ONE: Group = Group(1);
 const TWO: Group = Group(2);
 
 fn group(number: u64) -> Group {
-    if number % 2 == 0 { ONE } else { TWO }
+    if number.is_multiple_of(2) { ONE } else { TWO }
 }
 
 /// A store with the numbers `0..count` in lane 0, of two groups in turn, at the positions that are their numbers, in appends of

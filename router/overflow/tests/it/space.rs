@@ -32,6 +32,8 @@ fn check_usage(store: &Disk, dir: &Path) {
     assert_eq!(store.usage().bytes, bytes, "{counted:#?}");
 }
 
+const NONE: [PathBuf; 0] = [];
+
 /// Descriptors of this process that belong to removed files below a directory.
 fn open_and_removed(dir: &Path) -> Vec<PathBuf> {
     let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
@@ -296,7 +298,7 @@ fn no_removed_file_stays_open() {
             }
         }
         consume_all(&store);
-        assert_eq!(open_and_removed(dir.path()), [PathBuf::new(); 0]);
+        assert_eq!(open_and_removed(dir.path()), NONE);
         // An append that finds no room gives back what a mark leaves alone.
         let full =
             Config { store_bytes_max: 64 << 10, dir: dir.path().join(format!("full-{round}")), ..config.clone() };
@@ -314,7 +316,7 @@ fn no_removed_file_stays_open() {
         let position = store.append(&[big])[0].clone().unwrap();
         store.read(0, position, Some(NEW), ALL).unwrap();
         store.consume(0, &Marks { before: 0, groups: &[(NEW, position + 1)] }, 1).unwrap();
-        assert_eq!(open_and_removed(dir.path()), [PathBuf::new(); 0]);
+        assert_eq!(open_and_removed(dir.path()), NONE);
     }
 }
 
