@@ -58,8 +58,11 @@ impl App {
     /// If the store or a port cannot be opened; the message names it.
     pub async fn bind(config: Config) -> std::io::Result<Self> {
         let store = overflow::open(&config.overflow, config.limits.payload_bytes_max)?;
-        let listener = listener::bind(config.listen)?;
-        let admin = listener::bind(config.admin_listen)?;
+        let bind = |setting: &str, address| {
+            listener::bind(address).map_err(|error| std::io::Error::new(error.kind(), format!("{setting} {error}")))
+        };
+        let listener = bind("listen", config.listen)?;
+        let admin = bind("admin_listen", config.admin_listen)?;
         let clock = Clock::start();
         let random = RandomState::new();
         let hub = Hub::new(engine_limits(&config), random.hash_one("hub"), config.workers_chosen(), clock.now());

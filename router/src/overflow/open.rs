@@ -22,18 +22,39 @@ use std::sync::Arc;
 pub(crate) fn open(config: &config::Overflow, payload_bytes_max: u32) -> io::Result<Option<Arc<dyn Overflow>>> {
     match config.store.as_str() {
         "disk" => {
-            let store = Disk::open(&on_disk(config, payload_bytes_max)).map_err(io::Error::other)?;
+            let store = Disk::open(&on_disk(config, payload_bytes_max)).map_err(|error| disk_fault(&error))?;
             with_keys(store, &config.key_file).map(Some)
         }
         #[cfg(feature = "kafka")]
         "kafka" => {
-            let store = Kafka::open(in_kafka(config, payload_bytes_max)?).map_err(io::Error::other)?;
+            let store = Kafka::open(in_kafka(config, payload_bytes_max)?);
+            let store = store.map_err(|error| kafka_fault(&error, &config.kafka_settings_file))?;
             with_keys(store, &config.key_file).map(Some)
         }
         #[cfg(not(feature = "kafka"))]
         "kafka" => Err(io::Error::other(format!("overflow.store = \"kafka\": {}", config::NO_KAFKA))),
         _ => Ok(None),
     }
+}
+
+/// Names the setting to look at: the store knows its directory, not who configured it.
+fn disk_fault(error: &disk::OpenError) -> io::Error {
+    let setting = match error {
+        disk::OpenError::Lanes { .. } => "overflow.lanes: ",
+        // These begin with the setting's own name.
+        disk::OpenError::Config(_) => "overflow.",
+        _ => "overflow.directory: ",
+    };
+    io::Error::other(format!("{setting}{error}"))
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_fault(error: &kafka::OpenError, settings_file: &str) -> io::Error {
+    io::Error::other(match error {
+        kafka::OpenError::Thread(_) => format!("overflow.store: {error}"),
+        _ if settings_file.is_empty() => format!("overflow.kafka_*: {error}"),
+        _ => format!("overflow.kafka_settings_file {settings_file}: {error}"),
+    })
 }
 
 fn on_disk(config: &config::Overflow, payload_bytes_max: u32) -> disk::Config {
@@ -84,7 +105,8 @@ fn with_keys<S: Overflow + 'static>(store: S, key_file: &str) -> io::Result<Arc<
 fn keys(file: &str) -> io::Result<Keys> {
     let path = PathBuf::from(file);
     let read = read::in_time(move || Keys::read(&path));
-    read.map_err(|why| io::Error::other(format!("overflow.key_file {file}: {why}")))?.map_err(io::Error::other)
+    let fault = |why: String| io::Error::other(format!("overflow.key_file {file}: {why}"));
+    read.map_err(fault)?.map_err(|error| io::Error::other(format!("overflow.key_file: {error}")))
 }
 
 /// Whether what is there can be read with the keys at hand: better now than when it is needed.
@@ -96,7 +118,7 @@ fn check_keys(store: &dyn Overflow) -> io::Result<()> {
         }
         let read = store.read(lane, span.first, None, Most { records: 1, bytes: 1 });
         if let Err(error @ (ReadError::NoKey { .. } | ReadError::NotSealed { .. })) = read {
-            return Err(io::Error::other(format!("overflow lane {lane}: {error}")));
+            return Err(io::Error::other(format!("overflow.key_file: lane {lane}: {error}")));
         }
     }
     Ok(())

@@ -214,7 +214,8 @@ async fn a_store_that_cannot_be_opened_keeps_the_router_from_starting() {
     };
     let _first = started(folder.small()).await;
     let second = with(&|_| ()).await.unwrap_err().to_string();
-    assert!(second.contains(folder.0.to_str().unwrap()), "{second}");
+    let named = format!("overflow.directory: {} is in use", folder.0.to_str().unwrap());
+    assert!(second.starts_with(&named), "{second}");
 
     let elsewhere = Folder::new("no-key");
     let no_file = with(&|config| {
@@ -222,7 +223,27 @@ async fn a_store_that_cannot_be_opened_keeps_the_router_from_starting() {
         config.overflow.key_file = "/nowhere/key".to_owned();
     });
     let no_file = no_file.await.unwrap_err().to_string();
-    assert!(no_file.contains("/nowhere/key"), "{no_file}");
+    assert!(no_file.starts_with("overflow.key_file: ") && no_file.contains("/nowhere/key"), "{no_file}");
+
+    drop(started(elsewhere.small()).await);
+    let lanes = with(&|config| {
+        elsewhere.small()(config);
+        config.overflow.lanes = 9;
+    });
+    let lanes = lanes.await.unwrap_err().to_string();
+    assert!(lanes.starts_with("overflow.lanes: ") && lanes.contains("9 are configured"), "{lanes}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_by_its_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    for (setting, is_admin) in [("listen", false), ("admin_listen", true)] {
+        let mut config = config();
+        *(if is_admin { &mut config.admin_listen } else { &mut config.listen }) = address;
+        let fault = App::bind(config).await.unwrap_err().to_string();
+        assert!(fault.starts_with(&format!("{setting} {address}: ")), "{fault}");
+    }
 }
 
 #[cfg(feature = "kafka")]
