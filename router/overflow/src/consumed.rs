@@ -50,6 +50,12 @@ impl Consumed {
         position < self.before || position < self.of(group)
     }
 
+    /// The furthest of both.
+    pub(crate) fn joined(&self, other: &Self) -> Self {
+        let groups = self.groups.iter().chain(other.groups.iter()).copied();
+        Self::new(self.before.max(other.before), groups, u64::MAX)
+    }
+
     /// Moved up, never beyond `end`, where what is appended later would count as consumed. `None`: nothing moves.
     pub(crate) fn up(&self, marks: &Marks<'_>, end: u64, limit: usize) -> Result<Option<Self>, ConsumeError> {
         let groups = self.groups.iter().chain(marks.groups).copied();
@@ -128,6 +134,7 @@ mod tests {
         let then = up(&first, 20, &[(TWO, 1000)]);
         assert_eq!((then.before, then.groups()), (20, &[(TWO, 100)][..]));
         assert!(then.covers(TWO, 99) && !then.covers(ONE, 20) && then.covers(ONE, 19) && then.covers(Group(9), 0));
+        assert_eq!((then.joined(&first), first.joined(&then)), (then.clone(), then.clone()));
         assert_eq!(up(&then, 1000, &[]), Consumed { before: 100, ..Consumed::default() });
     }
 

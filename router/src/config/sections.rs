@@ -122,7 +122,7 @@ pub struct Overflow {
     pub refill_records: u32,
     /// Payload bytes of one action that are read back at a time, 1 KiB to 64 MiB. Default 1 MiB.
     pub refill_bytes: u32,
-    /// Bytes the store may take up, 4 MiB to 1 PiB; for `disk` at least 16 KiB for each lane + `limits.payload_bytes_max` + 4,204;
+    /// Bytes the store may take up, 4 MiB to 1 PiB; for `disk` at least 16 KiB for each lane + `limits.payload_bytes_max` + 4,240;
     /// in Kafka by estimate. Default 8 GiB; beyond, activations are refused.
     pub store_bytes_max: u64,
     /// Bytes of one file, 64 KiB to 16 GiB: space is given back a file at a time. For `disk`. Default 64 MiB.

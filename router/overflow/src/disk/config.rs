@@ -2,7 +2,7 @@
 
 use super::errors::OpenError;
 use super::record::{BODY_BYTES_MAX, HEADER_BYTES};
-use super::{marks::MarksFile, segment};
+use super::{marks::MarksFile, notes::CELL_BYTES, segment};
 use std::path::PathBuf;
 
 /// Where a store on disk lies and how much it may take.
@@ -15,7 +15,7 @@ pub struct Config {
     /// Length at which a lane begins a new file, in bytes; one append may pass it. Space is given back a file at a time.
     /// 64 MiB.
     pub segment_bytes: u64,
-    /// The most all files may take up together, in bytes. 8 GiB.
+    /// The most all files may take up together, in bytes, those that were set aside among them. 8 GiB.
     pub store_bytes_max: u64,
     /// The longest body, in bytes; at most 64 MiB. 2 MiB.
     pub record_bytes_max: usize,
@@ -38,8 +38,8 @@ impl Config {
     /// # Errors
     /// [`OpenError::Config`]: the first one that is out of range.
     pub fn check(&self) -> Result<(), OpenError> {
-        let least =
-            MarksFile::bytes(self.lanes) + (segment::HEADER_BYTES + HEADER_BYTES + self.record_bytes_max) as u64;
+        let record = HEADER_BYTES + self.record_bytes_max + CELL_BYTES;
+        let least = MarksFile::bytes(self.lanes) + (segment::HEADER_BYTES + record) as u64;
         let faults = [
             (self.lanes == 0, "lanes: at least 1".to_owned()),
             (self.record_bytes_max == 0, "record_bytes_max: at least 1".to_owned()),

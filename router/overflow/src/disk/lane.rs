@@ -71,7 +71,7 @@ impl Lane {
     }
 
     /// The marks have moved, durably: gives back the segments that are consumed.
-    pub(super) fn pass(&self, consumed: Consumed) {
+    pub(super) fn pass(&self, consumed: &Consumed) {
         self.shared.log.lock().pass(consumed);
         // Not while it is being written: an append may take its time.
         if let Some(mut writer) = self.writer.try_lock() {

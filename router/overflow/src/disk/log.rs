@@ -125,10 +125,10 @@ impl Log {
             .copied()
     }
 
-    /// The marks have moved up.
-    pub(super) fn pass(&mut self, consumed: Consumed) {
-        self.counted.forget_below(consumed.before);
-        self.consumed = consumed;
+    /// The marks have moved up. Two that were set at the same time may come in any order.
+    pub(super) fn pass(&mut self, consumed: &Consumed) {
+        self.consumed = self.consumed.joined(consumed);
+        self.counted.forget_below(self.consumed.before);
     }
 
     /// Forgets the oldest segment.

@@ -206,7 +206,7 @@ impl Overflow for Disk {
         }
         let found = self.lane(lane).ok_or(ConsumeError::NoSuchLane { lane, lanes: self.lanes() })?;
         if let Some(consumed) = self.marks.set(lane, marks, found.span().next, handed)? {
-            found.pass(consumed);
+            found.pass(&consumed);
         }
         Ok(())
     }

@@ -109,8 +109,13 @@ impl Reader {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // It may have been given back just now, and then all of it was consumed.
                 if shared.log.lock().has(segment.number) {
+                    let counted = take.batch.damaged;
                     take.batch.next = take.batch.next.max(segment.first);
-                    return Ok(take.lose(&segment, segment.next));
+                    let left = take.lose(&segment, segment.next);
+                    if take.batch.damaged > counted {
+                        tracing::error!(path = %path.display(), "a segment of overflow is missing");
+                    }
+                    return Ok(left);
                 }
                 take.batch.next = take.batch.next.max(segment.next);
                 Ok(Left::Ended)

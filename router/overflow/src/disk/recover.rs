@@ -254,6 +254,10 @@ impl Finder<'_> {
                 }
             }
             let missing = piece.header.map(|header| header.before.next).filter(|before| *before > known);
+            if let (Some(next), Some(header)) = (missing, piece.header) {
+                let path = self.path(header.before.number);
+                tracing::error!(path = %path.display(), from = known, to = next, "a segment of overflow is missing");
+            }
             segment.gone_below = missing.unwrap_or(0);
             known = known.max(segment.next);
             beyond = beyond.max(above).max(segment.next);
