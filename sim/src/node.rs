@@ -125,7 +125,7 @@ impl Node {
     }
 
     fn add_any_container(&mut self, ctx: &mut Ctx) {
-        let action = u16::try_from(ctx.dice.below(ctx.plan.actions.into())).unwrap_or(0);
+        let action = u16::try_from(ctx.dice.below(ctx.plan.hosted.into())).unwrap_or(0);
         self.add_container(action, ctx);
     }
 

@@ -62,6 +62,10 @@ pub struct Plan {
     pub node_grace_ms: u64,
     /// Where what overflows goes; None: it is refused.
     pub store: Option<StorePlan>,
+    /// How long a drain may take.
+    pub drain_us: u64,
+    /// Actions that have containers from the beginning; the others only after the faults.
+    pub hosted: u16,
     pub crashes: Option<CrashLoop>,
     pub surge: Option<Surge>,
     pub faults: Vec<Fault>,
@@ -267,6 +271,8 @@ impl Plan {
             controller_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 20_000) },
             node_grace_ms: if dice.one_in(4) { 0 } else { dice.spread(1, 2_000) },
             store: None,
+            drain_us: DRAIN_US,
+            hosted: actions,
             crashes: None,
             surge: None,
             faults: Vec::new(),
@@ -284,8 +290,41 @@ impl Plan {
         if dice.one_in(2) {
             plan.overflow(tiny, dice);
         }
+        plan.draw_shared(&mut Dice::new(seed ^ SHARED));
         plan.draw_own(&mut Dice::new(seed ^ OWN));
         plan
+    }
+
+    /// How actions share a lane, and what they leave in the store, from dice of its own for the same reason.
+    fn draw_shared(&mut self, dice: &mut Dice) {
+        if self.store.is_some() && dice.one_in(2) {
+            self.drain_us = dice.spread(1000, DRAIN_US);
+        }
+        if self.store.is_some() && dice.one_in(12) {
+            self.share_a_lane(dice);
+        }
+    }
+
+    /// One lane for all, and so much time that whoever waits for another's containers, or for another's reads, waits too long.
+    fn share_a_lane(&mut self, dice: &mut Dice) {
+        let (Some(overflow), Some(store)) = (&mut self.limits.overflow, &mut self.store) else { return };
+        overflow.lanes = 1;
+        // A long world: nobody looks at anything too often.
+        store.look_us = store.look_us.max(100_000);
+        self.actions = self.actions.max(2);
+        self.hosted = self.actions;
+        self.gap_us = dice.between(8_000_000, 25_000_000) / u64::from(self.activations);
+        self.heal_at = self.gap_us * u64::from(self.activations) * dice.between(80, 95) / 100;
+        (self.timeout_ms_min, self.timeout_ms_max) = (dice.between(5_000, 15_000), dice.between(15_000, 30_000));
+        self.limits.action_queued_max = self.limits.action_queued_max.min(dice.between(1, 4));
+        if dice.one_in(2) {
+            self.hosted -= 1;
+        } else {
+            // Reading is what takes long: whoever is read first always has more to be read.
+            overflow.refill_records = 1;
+            store.read_us = self.gap_us * dice.between(1, 4);
+            self.service_us = (self.gap_us / 10).max(20);
+        }
     }
 
     /// What came later, from dice of its own for the same reason.
@@ -437,7 +476,11 @@ impl Plan {
 }
 
 /// Sets the dice of what came later apart from those of the seed.
+const SHARED: u64 = 0x10ad_ed1a_9e0f_a115;
 const OWN: u64 = 0x5a17_c10c_b4ea_4e25;
+
+/// The longest drain, 30 s.
+const DRAIN_US: u64 = 30_000_000;
 
 fn rarely(dice: &mut Dice, one_in: u64, per_million_max: u64) -> u32 {
     if dice.one_in(one_in) { u32::try_from(dice.spread(100, per_million_max)).unwrap_or(0) } else { 0 }

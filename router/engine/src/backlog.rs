@@ -380,7 +380,7 @@ impl Backlog {
     fn recall(&mut self) -> Option<Step> {
         let lane = self.lane;
         self.ways.iter_mut().find_map(|(group, way)| {
-            let position = way.to_be_offered(&lane)?;
+            let position = way.next_offer(&lane)?;
             Some(Step::Recall { group: *group, key: way.key().clone(), end: lane.recovered.max(position + 1) })
         })
     }
@@ -389,7 +389,7 @@ impl Backlog {
     fn read(&mut self) -> Option<Step> {
         let (lane, turn) = (self.lane, self.turn);
         let mut read = |(group, way): (&Group, &mut Way)| {
-            let most = way.to_be_read(&lane, UNASKED)?;
+            let most = way.wanted(&lane, UNASKED)?;
             Some((*group, Step::Read { from: way.next(), only: Some(*group), most }))
         };
         let behind = self.ways.range_mut((Bound::Excluded(turn), Bound::Unbounded)).find_map(&mut read);

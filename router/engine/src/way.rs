@@ -290,14 +290,14 @@ impl Way {
     }
 
     /// Whether its head has to be offered to its action: it is of an earlier life, and nobody asks for it. Where it lies.
-    pub(crate) fn to_be_offered(&mut self, lane: &Extremes) -> Option<u64> {
+    pub(crate) fn next_offer(&mut self, lane: &Extremes) -> Option<u64> {
         let asks = self.want.as_ref().is_some_and(|wanted| wanted.want.records > 0);
         let position = self.known_head(lane)?.position;
         (!asks && self.offer.is_none() && position < lane.recovered).then_some(position)
     }
 
     /// How much is to be read for it, if anything is.
-    pub(crate) fn to_be_read(&mut self, lane: &Extremes, unasked: Want) -> Option<Want> {
+    pub(crate) fn wanted(&mut self, lane: &Extremes, unasked: Want) -> Option<Want> {
         if self.next >= self.end || !self.is_left() || self.known_head(lane).is_some() {
             return None;
         }

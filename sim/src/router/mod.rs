@@ -168,7 +168,7 @@ impl Router {
             return;
         }
         self.draining = true;
-        self.drain_until = ctx.now + DRAIN_TIMEOUT_US;
+        self.drain_until = ctx.now + ctx.plan.drain_us;
         ctx.checker.router_drains();
         for at in 0..self.sessions.len() {
             self.fill(at, Entry::Draining, ctx);
@@ -178,7 +178,7 @@ impl Router {
 
     /// Less and less often.
     fn look_again(&mut self, ctx: &mut Ctx) {
-        let since = (ctx.now + DRAIN_TIMEOUT_US).saturating_sub(self.drain_until);
+        let since = (ctx.now + ctx.plan.drain_us).saturating_sub(self.drain_until);
         ctx.after(DRAIN_LOOK_US + since / 4, Event::DrainDue { life: self.life });
     }
 
@@ -187,7 +187,9 @@ impl Router {
         self.retire_quiet(ctx);
         let held = self.hub.unanswered();
         let patient = ctx.now < self.drain_until;
-        if (held > 0 || self.still_refills(ctx) || !self.has_parted(ctx)) && patient {
+        // Whatever is held: it stops reading back in time.
+        let (refills, parted) = (self.still_refills(ctx), self.has_parted(ctx));
+        if (held > 0 || refills || !parted) && patient {
             self.look_again(ctx);
             return false;
         }
@@ -425,7 +427,6 @@ pub fn outcome_said(outcome: &Outcome) -> Said {
     }
 }
 
-const DRAIN_TIMEOUT_US: u64 = 30_000_000;
 const DRAIN_LOOK_US: u64 = 1_000;
 
 fn bounds(grace_ms: u64, names_are_unique: bool) -> Bounds {

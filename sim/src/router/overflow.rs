@@ -438,7 +438,7 @@ impl Router {
     /// more; it stays for the next life.
     pub(super) fn still_refills(&self, ctx: &Ctx) -> bool {
         let (Some(plan), Some(lanes)) = (&ctx.plan.store, self.hub.lanes()) else { return false };
-        let refills = ctx.now + plan.drain_reserve_us < self.drain_until;
+        let refills = ctx.now + plan.drain_reserve_us.min(ctx.plan.drain_us / 2) < self.drain_until;
         if !refills {
             lanes.stop_refilling();
         }

@@ -78,6 +78,15 @@ impl Checker {
             let container = u32::try_from(container).unwrap_or(u32::MAX);
             self.give_up(container);
         }
+        // Who only wanted to hear that it was taken hears nothing more.
+        for call in 0..u32::try_from(self.calls.len()).unwrap_or(u32::MAX) {
+            let book = &self.calls[call as usize];
+            if book.life == self.life && book.quiet && book.place == Place::Queued {
+                self.calls[call as usize].place = Place::Ended;
+                self.sums.cut_off += 1;
+                self.leave_queue(call);
+            }
+        }
     }
 
     /// The router stood still until then, on its own clock.
