@@ -315,6 +315,10 @@ impl Plan {
         self.hosted = self.actions;
         self.gap_us = dice.between(8_000_000, 25_000_000) / u64::from(self.activations);
         self.heal_at = self.gap_us * u64::from(self.activations) * dice.between(80, 95) / 100;
+        // They were drawn for a shorter one.
+        for often in [&mut self.churn_us, &mut self.audit_us] {
+            *often = if *often > 0 { self.heal_at / dice.between(2, 20) } else { 0 };
+        }
         (self.timeout_ms_min, self.timeout_ms_max) = (dice.between(5_000, 15_000), dice.between(15_000, 30_000));
         self.limits.action_queued_max = self.limits.action_queued_max.min(dice.between(1, 4));
         if dice.one_in(2) {
@@ -322,7 +326,8 @@ impl Plan {
         } else {
             // Reading is what takes long: whoever is read first always has more to be read.
             overflow.refill_records = 1;
-            store.read_us = self.gap_us * dice.between(1, 4);
+            // Still, all actions have their turn in far less time than the judge gives an action.
+            store.read_us = (self.gap_us * dice.between(1, 4)).min(100_000);
             self.service_us = (self.gap_us / 10).max(20);
         }
     }

@@ -111,6 +111,9 @@ enum State {
 /// How many records lie in a segment: what is consumed is given back by whole ones.
 const SEGMENT: u64 = 16;
 
+/// A lane, its mark for all actions, and those of some.
+type Durable = (u16, u64, Vec<(Group, u64)>);
+
 impl Store {
     /// Empty.
     pub fn new(lanes: u16, kafka: bool, record_bytes_max: usize, named_max: usize) -> Self {
@@ -235,7 +238,7 @@ impl Store {
     }
 
     /// The router is gone. What was not durable may be there or not; returned are the marks that turned out to be durable.
-    pub fn crash(&mut self, dice: &mut Dice) -> Vec<(u16, u64, Vec<(Group, u64)>)> {
+    pub fn crash(&mut self, dice: &mut Dice) -> Vec<Durable> {
         let (kafka, mut marks) = (self.kafka, Vec::new());
         for (lane, log) in (0..).zip(&mut self.lanes) {
             log.lose_some(kafka, dice);

@@ -39,6 +39,7 @@ fn push(number: u128, now: Timestamp, time_left: Duration) -> Input {
         deadline: now + time_left,
         payload: Bytes::new(),
         accepted: false,
+        refilled: false,
     })
 }
 

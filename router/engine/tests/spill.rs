@@ -236,7 +236,7 @@ impl World {
             }
             let (key, Spilled { id, controller, reply, .. }) = store.records.remove(&position).unwrap();
             store.owed.remove(&position);
-            if number(id) % 2 == 0 {
+            if number(id).is_multiple_of(2) {
                 store.lost.insert(position, (key, Whose { id, controller, reply }));
             } else {
                 self.damaged.insert(id);

@@ -276,7 +276,8 @@ impl Reader<'_> {
         }
         // Millions may stay. Whoever reads is told of all; one that does not must not cut itself off by what piles up for it.
         while self.service.streams.is_crowded() && !self.handoff.is_stopped() {
-            std::thread::sleep(CROWDED_INTERVAL);
+            // This thread is the reader's own: no stream is on it.
+            std::thread::park_timeout(CROWDED_INTERVAL);
         }
         true
     }
