@@ -334,6 +334,8 @@ impl Checker {
         book.refilled = book.deadline > local;
         let (action, bytes) = (book.action, book.bytes);
         let of = &mut self.actions[usize::from(action)];
+        // Also where it is dispatched at once, and also one of an earlier life.
+        of.starved_since = None;
         of.refilled += u64::from(book.refilled);
         of.queued += 1;
         of.queued_bytes += bytes;
