@@ -5,7 +5,7 @@
 //!   an action wants more ─▶ read what it has there ─▶ mark as consumed, durably ─▶ hand in
 //! ```
 //!
-//! Actions share a lane, and none waits for another: each has a [way](crate::way) of its own through the lane, and reads only its
+//! Actions share a lane, and none waits for another: each has a way of its own through the lane, and reads only its
 //! own records, in their order. A mark says how far each of them is: everything below `before` is consumed, and of an action that
 //! is further, everything of that action below its own position.
 //!

@@ -1,6 +1,6 @@
 //! The end of a drain whose time is over: every caller hears something. What never started is rejected, and what is in flight counts
 //! as lost, for nobody will hear how it ends. What is stored stays there: the [backlog](crate::backlog) says so. A part of the
-//! [matcher](crate::matcher).
+//! matcher.
 
 use crate::effect::Perform;
 use crate::hub::{Hub, Pass};

@@ -5,6 +5,7 @@ use crate::budget::Budget;
 use crate::id::ActivationId;
 use crate::ledger::{Ledger, Whereabouts};
 use crate::limits::Limits;
+use crate::outcome::Reply;
 use crate::recent::Recent;
 use crate::slab::Slab;
 use crate::sync::{AtomicU64, Fault, with_fault};
@@ -65,7 +66,7 @@ fn pushed_again_as_it_is_stored() {
     shared.take_id(ID, somewhere()).unwrap();
     let other = {
         let shared = shared.clone();
-        thread::spawn(move || shared.store_id(&ID))
+        thread::spawn(move || shared.store_id(&ID, Reply::Outcome))
     };
     assert!(shared.take_id(ID, somewhere()).is_err(), "it was taken a second time");
     other.join().unwrap();
