@@ -454,7 +454,9 @@ impl Router {
             self.flow.ways.iter_mut().for_each(|way| way.backlog.part());
             (0..self.flow.ways.len()).for_each(|lane| self.plan_step(u16::try_from(lane).unwrap_or(u16::MAX), ctx));
         }
-        self.spilling() == 0 && !self.flow.ways.iter().any(|way| way.backlog.is_to_part())
+        // What is being marked is neither in the store nor handed in: the router's reader says nothing before that is over.
+        let is_parted = |way: &Way| matches!(way.doing, Doing::Nothing) && !way.backlog.is_to_part();
+        self.spilling() == 0 && self.flow.ways.iter().all(is_parted)
     }
 
     /// The router ends: tells controllers that their activations stay in the store.
