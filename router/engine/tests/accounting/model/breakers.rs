@@ -1,6 +1,6 @@
 //! Breakers of containers, and of an action's containers on a node.
 
-use super::Model;
+use super::{Container, Model};
 use crate::node_of;
 use engine::breaker::{Breaker, Cause, State, Verdict};
 use engine::id::ActivationId;
@@ -68,12 +68,13 @@ impl Model {
     pub(super) fn follow(&mut self, revision: usize, node: u8) {
         let breaker = self.nodes.get(&(revision, node));
         let (allows, until) = breaker.map_or((true, None), |one| (one.allows(), one.until()));
-        for at in 0..self.containers.len() {
-            let container = &self.containers[at];
-            if (container.revision, node_of(container.stream), container.gone) == (revision, node, false) {
-                self.change(at, |container| container.node_blocked = !allows);
-                until.into_iter().for_each(|until| self.watch(at, until));
-            }
+        let own = |one: &Container| (one.revision, node_of(one.stream), one.gone) == (revision, node, false);
+        let mut all: Vec<usize> = (0..self.containers.len()).filter(|at| own(&self.containers[*at])).collect();
+        // Session by session: the last one becomes the most recent.
+        all.sort_by_key(|at| (self.containers[*at].stream, self.containers[*at].number));
+        for at in all {
+            self.change(at, |container| container.node_blocked = !allows);
+            until.into_iter().for_each(|until| self.watch(at, until));
         }
     }
 
