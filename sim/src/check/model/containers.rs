@@ -149,10 +149,14 @@ impl Checker {
         let (session, number) = (book.session, book.number);
         let in_flight = std::mem::take(&mut book.in_flight);
         // One that goes while its breaker may be open is a strike for its node.
-        if !in_flight.is_empty() || self.may_be_tripped(container) {
+        let tripped = self.may_be_tripped(container);
+        if !in_flight.is_empty() || tripped {
             self.strike_node(container);
         }
         self.died(container, &in_flight);
+        if tripped {
+            self.forget_probe(container);
+        }
         for call in in_flight {
             self.lose(call, away);
         }

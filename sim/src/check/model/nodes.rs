@@ -50,6 +50,14 @@ impl Checker {
         }
     }
 
+    /// A strike that is about other work than the probe: the breaker of its node may be open again for it, and then the next
+    /// probe goes while that one is still underway.
+    pub(super) fn forget_probe(&mut self, container: u32) {
+        if let Some(node) = self.node_of(container) {
+            node.probe = None;
+        }
+    }
+
     /// Something is dispatched to a container.
     pub(super) fn judge_node(&mut self, now: u64, call: Call, container: u32) {
         let life = self.life;
