@@ -209,7 +209,9 @@ impl Matcher {
         self.unblock(key);
         self.queue.remove(&mut self.slots, key);
         let slot = &mut self.slots[key];
-        turn.tally.add(Count::RefillLeft, std::mem::take(&mut slot.refilled).into());
+        if std::mem::take(&mut slot.refilled) {
+            turn.tally.count(Count::RefillLeft);
+        }
         let Place::Queued { payload, armed } = &mut slot.place else { unreachable!("only queued ones") };
         let (payload, armed) = (std::mem::take(payload), armed.take());
         if let Some(armed) = armed {

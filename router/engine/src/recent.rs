@@ -5,7 +5,7 @@
 //!      └ another ───▶ print, 63 bits and a mark  the oldest of the seven goes first
 //! ```
 //!
-//! How long an id is remembered depends on how many end: 65,536 sets hold 458,752, a second at the highest rate. An id that
+//! How long an id is remembered depends on how many end: 65,536 sets hold 458,752, a fifth of a second at the highest rate. An id that
 //! never was is taken for a repetition about once in 10^18 looks, as prints have 63 bits and a mark.
 
 use crate::id::ActivationId;
@@ -86,8 +86,9 @@ impl Recent {
             return None;
         }
         let (set, print) = self.find(id)?;
-        let mut seen = set.prints.iter().map(|seen| seen.load(Ordering::Relaxed));
-        seen.find(|seen| seen & !MARK == print).map(|seen| seen & MARK != 0)
+        // Prints differ from that one in nothing but the mark, or are others'.
+        let mut marks = set.prints.iter().map(|seen| seen.load(Ordering::Relaxed) ^ print);
+        marks.find(|mark| *mark <= MARK).map(|mark| mark == MARK)
     }
 
     /// Fetches the sets of these ids from memory, many at a time; on its way an activation would wait for each by itself.

@@ -134,13 +134,15 @@ const COUNTS: usize = Count::ALL.len() + 2 * Reason::ALL.len();
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
     counts: [u64; COUNTS],
-    /// Whether there is anything behind the first of them; most passes refuse nothing, and then more than half need no look.
-    refusals: bool,
+    /// Which of them are more than zero, a bit each: a pass touches few, and none of the others need a look when it ends.
+    touched: [u64; COUNTS.div_ceil(BITS)],
 }
+
+const BITS: usize = u64::BITS as usize;
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { counts: [0; COUNTS], refusals: false }
+        Self { counts: [0; COUNTS], touched: [0; COUNTS.div_ceil(BITS)] }
     }
 }
 
@@ -152,19 +154,22 @@ impl Tally {
 
     /// Counts several.
     pub fn add(&mut self, count: Count, n: u64) {
-        self.counts[count as usize] += n;
+        self.add_at(count as usize, n);
     }
 
     /// Counts an activation that was not taken.
     pub fn rejected(&mut self, reason: Reason) {
-        self.counts[Count::ALL.len() + reason as usize] += 1;
-        self.refusals = true;
+        self.add_at(Count::ALL.len() + reason as usize, 1);
     }
 
     /// Counts another entry that was refused.
     pub fn refused(&mut self, reason: Reason) {
-        self.counts[Count::ALL.len() + Reason::ALL.len() + reason as usize] += 1;
-        self.refusals = true;
+        self.add_at(Count::ALL.len() + Reason::ALL.len() + reason as usize, 1);
+    }
+
+    fn add_at(&mut self, at: usize, n: u64) {
+        self.counts[at] += n;
+        self.touched[at / BITS] |= u64::from(n > 0) << (at % BITS);
     }
 }
 
@@ -181,10 +186,14 @@ impl Default for Totals {
 impl Totals {
     /// Adds a pass's counts and clears them.
     pub fn take(&self, tally: &mut Tally) {
-        let used = if std::mem::take(&mut tally.refusals) { COUNTS } else { Count::ALL.len() };
-        for (total, count) in self.0.iter().zip(&mut tally.counts[..used]).filter(|(_, count)| **count > 0) {
-            // Counters only: nothing is published by them.
-            total.fetch_add(std::mem::take(count), Ordering::Relaxed);
+        for (word, first) in tally.touched.iter_mut().zip((0..).step_by(BITS)) {
+            let mut left = std::mem::take(word);
+            while left > 0 {
+                let at = first + left.trailing_zeros() as usize;
+                // Counters only: nothing is published by them.
+                self.0[at].fetch_add(std::mem::take(&mut tally.counts[at]), Ordering::Relaxed);
+                left &= left - 1;
+            }
         }
     }
 
