@@ -292,6 +292,7 @@ impl Plan {
         }
         plan.draw_shared(&mut Dice::new(seed ^ SHARED));
         plan.draw_own(&mut Dice::new(seed ^ OWN));
+        plan.draw_scattered(&mut Dice::new(seed ^ SCATTERED));
         plan
     }
 
@@ -344,6 +345,35 @@ impl Plan {
         if self.store.is_some() && dice.one_in(2) {
             self.set_clocks(dice);
         }
+    }
+
+    /// Many lives of a router with little room, each of which leaves some of the same actions in another lane. From dice of its own
+    /// for the same reason.
+    fn draw_scattered(&mut self, dice: &mut Dice) {
+        let (Some(overflow), Some(store)) = (&mut self.limits.overflow, &mut self.store) else { return };
+        if self.surge.is_some() || self.only_accept > 0 || !dice.one_in(12) {
+            return;
+        }
+        overflow.lanes = u16::try_from(dice.between(3, 8)).unwrap_or(3);
+        self.actions = self.actions.min(2);
+        self.hosted = self.hosted.min(self.actions);
+        self.limits.action_queued_max = dice.between(1, 3);
+        // Each life overflows before it has found what was left, and lanes are marked while others ask.
+        self.service_us = self.service_us.max(self.gap_us * dice.between(1, 8));
+        store.read_us = (self.gap_us * dice.between(1, 20)).min(100_000);
+        store.look_us = (self.gap_us * dice.between(1, 8)).clamp(1000, 100_000);
+        store.mark_us = store.look_us * dice.between(1, 3);
+        // What is left is wanted in the lives to come.
+        self.timeout_ms_max = self.timeout_ms_max.max(self.heal_at / 500);
+        let lives = dice.between(3, 8);
+        let life = (self.heal_at / lives).max(2);
+        let crash = |number| Fault {
+            at: number * life + dice.below(life),
+            kind: Kind::CrashRouter,
+            whom: u32::try_from(dice.below(1 << 32)).unwrap_or(0),
+            lasts_us: dice.spread(1, life),
+        };
+        self.faults.extend((0..lives).map(crash));
     }
 
     fn crash_again_and_again(&mut self, dice: &mut Dice) {
@@ -483,6 +513,7 @@ impl Plan {
 /// Sets the dice of what came later apart from those of the seed.
 const SHARED: u64 = 0x10ad_ed1a_9e0f_a115;
 const OWN: u64 = 0x5a17_c10c_b4ea_4e25;
+const SCATTERED: u64 = 0x1e4f_7a3c_95d2_60b8;
 
 /// The longest drain, 30 s.
 const DRAIN_US: u64 = 30_000_000;

@@ -83,13 +83,10 @@ pub struct Whose {
 pub enum Recalled {
     /// It overflows into that lane, and asks for what it has there.
     Here,
-    /// It overflows into another one. It takes so much now; nothing: it has to be asked again.
+    /// It overflows into another one. It takes so much with the next handover, and nothing of any other lane until then.
     Elsewhere(Want),
-}
-
-impl Recalled {
-    /// It has no room for any now.
-    pub(crate) const NOT_NOW: Self = Self::Elsewhere(Want { records: 0, bytes: 0 });
+    /// It has no room for any now, and has to be asked again.
+    NotNow,
 }
 
 /// What is to be done next.
@@ -160,7 +157,7 @@ impl Handover {
     pub(crate) fn give(&mut self, action: &Arc<Action>, cursor: Option<u64>, record: Spilled) {
         match self.of(action) {
             Some(refilled) => refilled.records.push(record),
-            None => self.refilled.push((action.clone(), Refilled { records: vec![record], cursor })),
+            None => self.add(action, vec![record], cursor),
         }
     }
 
@@ -172,7 +169,17 @@ impl Handover {
     }
 
     pub(crate) fn tell(&mut self, action: &Arc<Action>, cursor: u64) {
-        self.refilled.push((action.clone(), Refilled { records: Vec::new(), cursor: Some(cursor) }));
+        self.add(action, Vec::new(), Some(cursor));
+    }
+
+    /// An action got what it gets for now of what it was offered, if anything.
+    pub(crate) fn end_offer(&mut self, action: &Arc<Action>) {
+        if self.of(action).is_none() {
+            self.add(action, Vec::new(), None);
+        }
+        if let Some(refilled) = self.of(action) {
+            refilled.offer_over = true;
+        }
     }
 
     pub(crate) fn lose(&mut self, whose: Option<Whose>) {
@@ -185,6 +192,10 @@ impl Handover {
     pub(crate) fn miss(&mut self, records: u64) {
         self.missing += records;
         self.passed += 1;
+    }
+
+    fn add(&mut self, action: &Arc<Action>, records: Vec<Spilled>, cursor: Option<u64>) {
+        self.refilled.push((action.clone(), Refilled { records, cursor, offer_over: false }));
     }
 
     fn of(&mut self, action: &Arc<Action>) -> Option<&mut Refilled> {
@@ -350,6 +361,7 @@ impl Backlog {
             if way.take(limit, &lane, now, &mut to) && has_name && !is_named {
                 named += 1;
             }
+            way.end_offer(&mut to);
             way.tell_news(&lane, &mut to);
         }
         if !to.is_empty() {

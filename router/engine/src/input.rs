@@ -122,19 +122,21 @@ pub struct Refilled {
     /// Everything of this action that lies below it in its lane was handed in, or is lost. None: more of what was asked for follows, or
     /// they are of another lane and were not asked for.
     pub cursor: Option<u64>,
+    /// What it was offered of another lane ends with these, few as they may be; it may be offered more.
+    pub offer_over: bool,
 }
 
 impl Refilled {
     /// The same in pieces of so many records, at least 1, to be handed in one after the other. Only with the last one the action learns
     /// how far its lane is, and may ask for more.
     pub fn pieces(self, records: usize) -> impl Iterator<Item = Self> {
-        let Self { records: all, cursor } = self;
+        let Self { records: all, cursor, offer_over } = self;
         let mut all = all.into_iter();
         let mut over = false;
         std::iter::from_fn(move || {
             let records = (!over).then(|| all.by_ref().take(records.max(1)).collect())?;
             over = all.len() == 0;
-            Some(Self { records, cursor: cursor.filter(|_| over) })
+            Some(Self { records, cursor: cursor.filter(|_| over), offer_over: offer_over && over })
         })
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Matcher {
     pub(crate) nodes: Option<Box<Nodes>>,
     /// Of the next activation; wraps.
     pub(crate) sequence: u32,
+    /// It takes some from another lane than its own, and these did not come yet.
+    pub(crate) offered: bool,
     /// What it has outside of memory.
     pub(crate) overflowing: Option<Box<Overflowing>>,
     /// Other revisions of the action, once it has to do with them.

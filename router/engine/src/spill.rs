@@ -169,6 +169,7 @@ impl Matcher {
             overflowing.wanted = false;
             overflowing.cursor = overflowing.cursor.max(cursor);
         }
+        self.offered &= !refilled.offer_over;
         refilled.records.into_iter().for_each(|record| self.refill(record, turn));
         self.settle(turn);
     }
@@ -189,22 +190,22 @@ impl Matcher {
         }
     }
 
-    /// What it makes of that lane, now that it was recalled from there. Of another lane than its own it takes what it would ask for at a
-    /// time, where its queue is low.
-    pub(crate) fn recalled(&self, lane: Lane, turn: &Turn<'_>) -> Recalled {
+    /// What it makes of that lane, now that it was recalled from there. Of other lanes than its own it takes what it would ask for at a
+    /// time, where its queue is low, and of one at a time.
+    pub(crate) fn recalled(&mut self, lane: Lane, turn: &Turn<'_>) -> Recalled {
         let (Some(overflowing), Some(lanes)) = (&self.overflowing, &turn.shared.lanes) else {
-            return Recalled::NOT_NOW;
+            return Recalled::NotNow;
         };
-        let batch = self.batch(turn);
-        match overflowing {
-            overflowing if overflowing.lane == lane => Recalled::Here,
-            overflowing
-                if self.queued - overflowing.behind > u64::from(batch / 2) && !is(Mutant::ElsewhereUnbounded) =>
-            {
-                Recalled::NOT_NOW
-            }
-            _ => Recalled::Elsewhere(Want { records: batch, bytes: lanes.limits().refill_bytes }),
+        if overflowing.lane == lane {
+            return Recalled::Here;
         }
+        let batch = self.batch(turn);
+        let low = self.queued - overflowing.behind <= u64::from(batch / 2) || is(Mutant::ElsewhereUnbounded);
+        if !low || (self.offered && !is(Mutant::LanesTogether)) {
+            return Recalled::NotNow;
+        }
+        self.offered = true;
+        Recalled::Elsewhere(Want { records: batch, bytes: lanes.limits().refill_bytes })
     }
 
     /// An activation was queued at the end.

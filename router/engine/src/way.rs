@@ -43,6 +43,8 @@ pub(crate) struct Way {
     fetched: VecDeque<Fetched>,
     want: Option<Wanted>,
     offer: Option<Offer>,
+    /// What is next may not be handed in, as the mark has no room for the action's name.
+    nameless: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +84,7 @@ impl Way {
             fetched,
             want: None,
             offer: None,
+            nameless: false,
         }
     }
 
@@ -160,11 +163,7 @@ impl Way {
 
     /// An action that had no room is asked again.
     pub(crate) fn look_again(&mut self) {
-        self.offer.take_if(|offer| match offer {
-            Some((_, Recalled::Here)) => false,
-            Some((_, Recalled::Elsewhere(room))) => room.records == 0,
-            None => true,
-        });
+        self.offer.take_if(|offer| matches!(offer, Some((_, Recalled::NotNow)) | None));
     }
 
     /// Hands in what may be, as long as it lies below `limit`. True if anything was consumed.
@@ -188,7 +187,8 @@ impl Way {
     /// Takes the first of what was read, if it may be handed in now. Returns where it lay.
     fn take_head(&mut self, limit: u64, lane: &Extremes, now: Timestamp, to: &mut Handover) -> Option<u64> {
         let position = self.known_head(lane)?.position;
-        if position >= limit {
+        self.nameless = position >= limit;
+        if self.nameless {
             return None;
         }
         let goes = match &self.fetched.front()?.what {
@@ -222,7 +222,15 @@ impl Way {
     fn room_elsewhere(&self) -> Option<Want> {
         match self.offer.as_ref()?.as_ref()? {
             (_, Recalled::Elsewhere(room)) => Some(*room),
-            (_, Recalled::Here) => None,
+            (_, Recalled::Here | Recalled::NotNow) => None,
+        }
+    }
+
+    /// An offer is for one handover, this one, whatever came of it: as long as it stands, its action takes none of other lanes.
+    pub(crate) fn end_offer(&mut self, to: &mut Handover) {
+        let ends = |offer: &mut Offer| matches!(offer, Some((_, Recalled::Elsewhere(_))));
+        if let Some(Some((action, _))) = self.offer.take_if(ends) {
+            to.end_offer(&action);
         }
     }
 
@@ -293,7 +301,7 @@ impl Way {
     pub(crate) fn next_offer(&mut self, lane: &Extremes) -> Option<u64> {
         let asks = self.want.as_ref().is_some_and(|wanted| wanted.want.records > 0);
         let position = self.known_head(lane)?.position;
-        (!asks && self.offer.is_none() && position < lane.recovered).then_some(position)
+        (!asks && !self.nameless && self.offer.is_none() && position < lane.recovered).then_some(position)
     }
 
     /// How much is to be read for it, if anything is.
@@ -304,9 +312,7 @@ impl Way {
         if let Some(wanted) = self.want.as_ref().filter(|wanted| wanted.want.records > 0) {
             return Some(wanted.want);
         }
-        let unoffered = self.offer.is_none() && self.found > 0;
-        let room = self.room_elsewhere().filter(|room| room.records > 0);
-        room.or(unoffered.then_some(unasked))
+        (self.offer.is_none() && self.found > 0).then_some(unasked)
     }
 
     /// For a router that ends: takes what is there of this life, and stays in the store.

@@ -6,13 +6,13 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use engine::backlog::{Backlog, Fetched, Handover, Step, What, Whose};
+use engine::backlog::{Backlog, Fetched, Handover, Recalled, Step, What, Whose};
 use engine::container::{ContainerKey, Registration, Room};
-use engine::effect::{Effect, Entry, Perform, Refill, Spill, Spilled};
+use engine::effect::{Effect, Entry, Perform, Refill, Spill, Spilled, Want};
 use engine::extents::Extents;
 use engine::hub::{Action, Hub, Pass};
 use engine::id::{ActionKey, ActivationId, Group, NodeName, StreamId};
-use engine::input::{Completion, Input, Push, Unstored};
+use engine::input::{Completion, Input, Push, Refilled, Unstored};
 use engine::lanes::Lane;
 use engine::limits::{Limits, OverflowLimits};
 use engine::outcome::{Answer, Durability, Outcome, Reply, RunStatus};
@@ -539,6 +539,29 @@ fn what_an_earlier_life_left_waits_for_room() {
     world.heal();
     let recovered = (1..=100).filter(|n| world.answered.contains_key(&id(1000 + n))).count();
     assert_eq!(recovered, 100);
+}
+
+/// What several lanes hold of one action would come at once, and go beyond what it may queue.
+#[test]
+fn of_other_lanes_it_takes_from_one_at_a_time() {
+    let overflow = OverflowLimits { lanes: 4, refill_records: 4, ..OverflowLimits::default() };
+    let limits = Limits { action_queued_max: 10, overflow: Some(overflow), breaker: None, ..Limits::default() };
+    let mut world = World::new(limits);
+    (0..11).for_each(|_| world.take(&Op::Push(0)));
+    world.take(&Op::Credit(0, 10));
+    let action = world.actions[0].0.clone();
+    let recalled = |world: &mut World, lane| world.hub.recall(action.key(), Lane(lane), 1, &mut world.pass).unwrap().1;
+    let batch = Recalled::Elsewhere(Want { records: 4, bytes: OverflowLimits::default().refill_bytes });
+    assert_eq!(
+        [0, 1, 2, 1].map(|lane| recalled(&mut world, lane)),
+        [Recalled::Here, batch, Recalled::NotNow, Recalled::NotNow]
+    );
+    // In pieces, only the last of which ends the offer.
+    for (offer_over, then) in [(false, Recalled::NotNow), (true, batch)] {
+        let came = Refilled { records: Vec::new(), cursor: None, offer_over };
+        world.enter(0, Input::Refilled(Box::new(came)));
+        assert_eq!(recalled(&mut world, 2), then);
+    }
 }
 
 /// A revision that overflows is superseded and its last container goes: what it has in the store goes on to the newer one, as much at

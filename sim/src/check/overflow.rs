@@ -257,10 +257,10 @@ impl Checker {
             let (wall, slack) = (own.0.min(earlier), own.1);
             let book = &mut self.calls[call as usize];
             book.kept_at = None;
-            if book.life == life {
-                let kept = &mut self.actions[usize::from(book.action)].kept;
-                *kept = kept.saturating_sub(1);
-            }
+            let action = &mut self.actions[usize::from(book.action)];
+            // Even if nothing comes of it: what an earlier life left may be over, and lies before what is wanted.
+            action.starved_since = None;
+            action.kept = action.kept.saturating_sub(u64::from(book.life == life));
             if announced.contains(&call) {
                 self.flow.due.push(call);
             } else if book.hit {
