@@ -120,6 +120,8 @@ impl Checker {
                 && book.session == session
                 && !book.quiet
                 && !book.parted
+                // Of a record that is damaged and has no note nobody knows whose it was.
+                && (!book.hit || book.noted)
                 && matches!(book.place, Place::Queued | Place::Spilling | Place::Stored | Place::InFlight(_))
         });
         if let Some((call, _)) = owed {
