@@ -35,7 +35,7 @@ type Name = Cow<'static, str>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// The part's name: `timers`, `maintenance`, `accept`, `admin`, `sampler`, `worker-0` and so
-    /// on, `overflow-writer`, `overflow-reader`.
+    /// on, `overflow-writer`, `overflow-reader`, `kafka-keeper`, `kafka-marks`.
     pub part: Cow<'static, str>,
     /// Whether it panicked; else it returned.
     pub panicked: bool,

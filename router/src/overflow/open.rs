@@ -1,10 +1,13 @@
 //! Which store the configuration asks for.
 
 use crate::config;
+#[cfg(feature = "kafka")]
+use crate::parts::Part;
+use crate::parts::Parts;
 use crate::read;
 use overflow::disk::{self, Disk};
 #[cfg(feature = "kafka")]
-use overflow::kafka::{self, Kafka};
+use overflow::kafka::{self, Kafka, Lifeline};
 use overflow::seal::{Keys, Sealed, Unsealed};
 use overflow::{Most, Overflow, ReadError};
 #[cfg(feature = "kafka")]
@@ -15,11 +18,15 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Opens the store, if there is to be one.
+/// Opens the store, if there is to be one. Threads of its own are parts of the router.
 ///
 /// # Errors
 /// Says what is wrong with the directory, the key file or the settings. Nothing is deleted because of it.
-pub(crate) fn open(config: &config::Overflow, payload_bytes_max: u32) -> io::Result<Option<Arc<dyn Overflow>>> {
+pub(crate) fn open(
+    config: &config::Overflow,
+    payload_bytes_max: u32,
+    #[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "no other store has threads"))] parts: &Parts,
+) -> io::Result<Option<Arc<dyn Overflow>>> {
     match config.store.as_str() {
         "disk" => {
             let store = Disk::open(&on_disk(config, payload_bytes_max)).map_err(|error| disk_fault(&error))?;
@@ -27,13 +34,21 @@ pub(crate) fn open(config: &config::Overflow, payload_bytes_max: u32) -> io::Res
         }
         #[cfg(feature = "kafka")]
         "kafka" => {
-            let store = Kafka::open(in_kafka(config, payload_bytes_max)?);
+            let store =
+                Kafka::open_watched(in_kafka(config, payload_bytes_max)?, &|thread| Box::new(parts.begin(thread)));
             let store = store.map_err(|error| kafka_fault(&error, &config.kafka_settings_file))?;
             with_keys(store, &config.key_file).map(Some)
         }
         #[cfg(not(feature = "kafka"))]
         "kafka" => Err(io::Error::other(format!("overflow.store = \"kafka\": {}", config::NO_KAFKA))),
         _ => Ok(None),
+    }
+}
+
+#[cfg(feature = "kafka")]
+impl Lifeline for Part {
+    fn is_told_to_end(&self) -> bool {
+        Self::is_told_to_end(self)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::overflow::Folder;
 use crate::peers::{Controller, within};
 use crate::router::Router;
+use router::config::Config;
 use router::parts::{Ended, Kill};
 use router::stop::{EXIT_PART_ENDED, Stopped};
 use std::time::{Duration, Instant};
@@ -20,12 +21,17 @@ async fn page(router: &Router, path: &str) -> Option<String> {
 
 /// Kills that part of a router with an idle stream, and checks how the router ends.
 async fn dies_in_order(folder: &Folder, part: &'static str, how: Kill) {
+    let in_kafka = part.starts_with("kafka-");
     let router = Router::start(|config| {
-        folder.small()(config);
+        if in_kafka {
+            out_of_reach(config)
+        } else {
+            folder.small()(config)
+        }
         // It is not the drain that ends it.
         config.drain_timeout_ms = 3_600_000;
     });
-    router.metric_is("router_overflow_open", |open| open == 1).await;
+    router.metric_is("router_overflow_open", |open| open == u64::from(!in_kafka)).await;
     let mut controller = Controller::open(&router, "controller").await;
     controller.declare(1, "good");
     assert!(page(&router, "/live").await.unwrap().ends_with("live\n"));
@@ -72,6 +78,19 @@ each_dies_in_order! {
     the_last_worker_ends_and_so_does_the_router: "worker-1";
     the_writer_of_overflow_ends_and_so_does_the_router: "overflow-writer";
     the_reader_of_overflow_ends_and_so_does_the_router: "overflow-reader";
+}
+
+#[cfg(feature = "kafka")]
+each_dies_in_order! {
+    the_keeper_of_the_kafka_store_ends_and_so_does_the_router: "kafka-keeper";
+    what_sets_marks_in_kafka_ends_and_so_does_the_router: "kafka-marks";
+}
+
+/// A store whose threads live without a broker.
+fn out_of_reach(config: &mut Config) {
+    config.overflow.store = "kafka".to_owned();
+    config.overflow.kafka_brokers = "127.0.0.1:1".to_owned();
+    config.overflow.kafka_topic = "parts".to_owned();
 }
 
 #[tokio::test]

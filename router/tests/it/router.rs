@@ -34,12 +34,15 @@ impl Router {
         let (bound, addresses) = std::sync::mpsc::channel();
         let running = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
+            let stopped = runtime.block_on(async {
                 let app = App::bind(config).await.unwrap();
                 bound.send((app.address().unwrap(), app.admin_address().unwrap(), app.parts())).unwrap();
                 let told = async { told.await.unwrap_or(()) };
                 app.run(stop::once(told)).await.unwrap()
-            })
+            });
+            // As `router::serve` does it: a store that does not close keeps nothing.
+            runtime.shutdown_background();
+            stopped
         });
         let (address, admin, parts) = addresses.recv().unwrap();
         Self { address, admin, stop: Some(stop), running: Some(running), parts }

@@ -4,6 +4,7 @@
 //! away, and the one without waiting never tells how it ended.
 
 use super::bundle;
+use super::threads::Lifeline;
 use super::topic::{self, Asker};
 use crate::Group;
 use crate::consumed::Consumed;
@@ -13,7 +14,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a lane's mark says: how far it is consumed, and how many records the caller had in hand then, in all lanes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +72,9 @@ impl Commits {
     }
 
     /// Carries them out until the end.
-    pub(super) fn run(&self, consumer: &Arc<Asker>, topic: &str) {
-        while let Some(asked) = self.take() {
+    pub(super) fn run(&self, consumer: &Arc<Asker>, topic: &str, life: &dyn Lifeline) {
+        let _ends = Ends(self);
+        while let Some(asked) = self.take(life) {
             let done = commit(consumer, topic, &asked);
             let mut desk = self.desk.lock();
             for (number, ..) in asked {
@@ -80,8 +82,6 @@ impl Commits {
             }
             self.answered.notify_all();
         }
-        self.desk.lock().ended = true;
-        self.answered.notify_all();
     }
 
     /// Has [`Commits::run`] end, and says whether it did by `until`: it may be held up by a broker that does not answer.
@@ -93,13 +93,23 @@ impl Commits {
         desk.ended
     }
 
-    fn take(&self) -> Option<Vec<(u64, u16, Mark)>> {
+    fn take(&self, life: &dyn Lifeline) -> Option<Vec<(u64, u16, Mark)>> {
         let mut desk = self.desk.lock();
-        while desk.waiting.is_empty() && !desk.over {
-            self.asked.wait(&mut desk);
+        while desk.waiting.is_empty() && !desk.over && !life.is_told_to_end() {
+            self.asked.wait_for(&mut desk, LOOK);
         }
         let waiting = std::mem::take(&mut desk.waiting);
         (!waiting.is_empty()).then_some(waiting)
+    }
+}
+
+/// Nobody carries commits out any more, also after a panic.
+struct Ends<'a>(&'a Commits);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.desk.lock().ended = true;
+        self.0.answered.notify_all();
     }
 }
 
@@ -139,6 +149,8 @@ fn group(said: &str) -> Option<(Group, u64)> {
     Some((Group(u64::from_str_radix(group, 16).ok()?), u64::from_str_radix(position, 16).ok()?))
 }
 
+/// How often the thread looks whether it is to end.
+const LOOK: Duration = Duration::from_secs(1);
 /// What is before each of the numbers.
 const HANDED: &str = "handed=";
 const PLACE: &str = " place=";
@@ -160,7 +172,7 @@ mod tests {
         commits.desk.lock().answers.insert(one, Some(Ok(())));
         assert_eq!(commits.answer(one, Instant::now()), Some(Ok(())));
         assert_eq!(commits.answer(two, Instant::now()), None);
-        assert_eq!(commits.take().map(|asked| asked.len()), Some(2));
+        assert_eq!(commits.take(&()).map(|asked| asked.len()), Some(2));
     }
 
     #[test]
@@ -168,8 +180,8 @@ mod tests {
         let commits = Commits::default();
         commits.ask(0, one());
         assert!(!commits.end(Instant::now()));
-        assert!(commits.take().is_some());
-        assert!(commits.take().is_none());
+        assert!(commits.take(&()).is_some());
+        assert!(commits.take(&()).is_none());
     }
 
     #[test]

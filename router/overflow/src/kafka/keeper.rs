@@ -8,6 +8,7 @@ use super::commits::Mark;
 use super::health::State;
 use super::marks;
 use super::reports::Reports;
+use super::threads::Lifeline;
 use super::topic::{self, Trouble};
 use super::{Quiet, lanes::Lane};
 use crate::consumed::Consumed;
@@ -37,8 +38,8 @@ impl Keeper {
     }
 
     /// Until the store is closed.
-    pub(super) fn run(mut self) {
-        loop {
+    pub(super) fn run(mut self, life: &dyn Lifeline) {
+        while !life.is_told_to_end() {
             let seen = self.shared.health.state();
             let pause = match &seen {
                 State::Closed => return,

@@ -30,9 +30,11 @@ mod lanes;
 mod marks;
 mod reader;
 mod reports;
+mod threads;
 mod topic;
 
 pub use config::{Config, OpenError};
+pub use threads::Lifeline;
 
 use crate::{AppendError, Batch, ConsumeError, Entry, Group, Marks, Most, Overflow, ReadError, Span, Usage};
 use appender::Producer;
@@ -83,6 +85,18 @@ impl Kafka {
     /// # Errors
     /// [`OpenError`], for what no broker can help.
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        Self::open_watched(config, &|_| Box::new(()))
+    }
+
+    /// As [`open`](Self::open), with something to hold for each thread, by its name: `kafka-keeper` and `kafka-marks`. It is dropped
+    /// when the thread ends, which is to happen only when the store is closed.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_watched(
+        config: Config,
+        lifeline: &dyn Fn(&'static str) -> Box<dyn Lifeline>,
+    ) -> Result<Self, OpenError> {
         config.check()?;
         let limit = config.record_bytes_max + topic::OVERHEAD_BYTES;
         config.producer(limit).create_native_config()?;
@@ -100,8 +114,8 @@ impl Kafka {
         let store = Self { shared: Arc::clone(&shared), keeper: Mutex::default() };
         let (commits, marks) = (Arc::clone(&shared.commits), Arc::clone(&shared.marks));
         let topic = shared.config.topic.clone();
-        run("kafka-marks", move || commits.run(&marks, &topic))?;
-        let keeper = run("kafka-keeper", move || Keeper::new(shared).run())?;
+        threads::begin("kafka-marks", lifeline, move |life| commits.run(&marks, &topic, life))?;
+        let keeper = threads::begin("kafka-keeper", lifeline, move |life| Keeper::new(shared).run(life))?;
         *store.keeper.lock() = Some(keeper);
         Ok(store)
     }
@@ -109,7 +123,7 @@ impl Kafka {
     /// Lets go of threads and clients, once nobody is let in any more.
     fn end(&self) {
         if let Some(keeper) = self.keeper.lock().take() {
-            // It only ends early by a panic, which was told on standard error then.
+            // It only ends early by a panic, of which its lifeline told.
             keeper.join().unwrap_or_default();
         }
         // If it is held up, its thread ends once the broker is back, or with the process.
@@ -126,11 +140,6 @@ impl Kafka {
             State::Starting(why) | State::Down(why) | State::Lost(why) => Some(why),
         }
     }
-}
-
-fn run(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    thread.map_err(|error| OpenError::Thread(error.to_string()))
 }
 
 impl Overflow for Kafka {
