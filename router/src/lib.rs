@@ -19,6 +19,7 @@ pub mod grpc;
 pub mod insight;
 pub mod listener;
 mod lookout;
+mod memory;
 mod metrics;
 pub mod nodes;
 pub mod outbox;
@@ -68,6 +69,7 @@ const FLUSH: Duration = Duration::from_millis(100);
 async fn serve_until_told(config: Config, log: &Log) -> std::io::Result<Stopped> {
     let withstanding = stop::withstand_signals()?;
     descriptors::raise(&config);
+    memory::check(&config);
     let app = app::App::bind(config).await?;
     let told = stop::signals()?;
     let parts = app.parts();

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -416,6 +417,33 @@ async fn the_soft_limit_of_open_files_is_raised() {
     }
     process.metric_is("router_connections_total{became=\"accepted\"}", |accepted| accepted == 150).await;
 }
+
+/// Queues may take more than the process may: it says so at its start. Until then it serves; then it ends, it does not hang.
+#[tokio::test]
+async fn without_memory_it_ends_and_has_warned_of_that() {
+    let (log, stderr) = std::io::pipe().unwrap();
+    let mut process = Process::start("ulimit -v 400000; ", "", stderr, &[]).await;
+    let controller = Controller::open_with(process.connect().await, push_hello("controller")).await.unwrap();
+    controller.declare(1, "heavy");
+    let pushes = async {
+        for number in 0.. {
+            controller.push([heavy(number, 1, 1_000_000)]);
+            tokio::task::yield_now().await;
+            if process.page("/live").await.is_none() {
+                return;
+            }
+        }
+    };
+    within("the end of memory", pushes).await;
+    assert_eq!(process.ended().await.signal(), Some(SIGABRT));
+    let lines: Vec<String> = BufReader::new(log).lines().map(Result::unwrap).collect();
+    let said = |what: &str| lines.iter().any(|line| line.contains(what));
+    assert!(said("less memory may be taken than may be needed") && said("limit=409600000"), "{lines:?}");
+    assert!(said("memory allocation of"), "{lines:?}");
+}
+
+/// As POSIX numbers it on Linux: `signal(7)`.
+const SIGABRT: i32 = 6;
 
 #[tokio::test]
 async fn silent_clients_do_not_keep_probes_out() {
