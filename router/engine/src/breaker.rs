@@ -125,6 +125,8 @@ pub struct Breaker {
     /// When it stops being open.
     until: Timestamp,
     probing: bool,
+    /// Since when nobody has tried it, while it is half-open and not probing.
+    idle_since: Timestamp,
     backoff: Backoff,
 }
 
@@ -141,6 +143,7 @@ impl Breaker {
             window: now,
             until: now,
             probing: false,
+            idle_since: now,
             backoff: Backoff::new(rules.open_first, rules.open_max),
         }
     }
@@ -222,14 +225,14 @@ impl Breaker {
     }
 
     /// Whether there is nothing left to remember: it has been closed for a window, without strikes in the last one, or lets a
-    /// probe through and nobody came for one.
+    /// probe through and for long nobody has come for one.
     pub fn is_over(&self, now: Timestamp, rules: &Rules) -> bool {
         match self.state {
             State::Closed => {
                 self.since + rules.window <= now && (self.strikes == 0 || self.window + rules.window <= now)
             }
             State::Open => false,
-            State::HalfOpen => !self.probing && self.since + rules.open_max <= now,
+            State::HalfOpen => !self.probing && self.idle_since + rules.open_max <= now,
         }
     }
 
@@ -261,6 +264,7 @@ impl Breaker {
     fn probed(&mut self, verdict: Verdict, now: Timestamp, random: u64, rules: &Rules) {
         // A late word is not about the probe that is underway now.
         self.probing &= verdict == Verdict::GoodLate;
+        self.idle_since = now;
         match verdict {
             Verdict::Undecided => {}
             Verdict::Strike(cause) => {
@@ -283,7 +287,7 @@ impl Breaker {
     }
 
     fn enter(&mut self, state: State, now: Timestamp) {
-        (self.state, self.since) = (state, now);
+        (self.state, self.since, self.idle_since) = (state, now, now);
         (self.strikes, self.ended, self.good, self.probing) = (0, 0, 0, false);
     }
 }
@@ -385,6 +389,19 @@ mod tests {
             }
         }
         tables::check("breaker.txt", &table);
+    }
+
+    /// The end of a long probe may be told in two steps, first that it frees its place: see `rejoin`.
+    #[test]
+    fn a_probe_that_took_long_is_not_nobody_that_came() {
+        let mut tried = Tried::open();
+        assert!(tried.0.begin(at(502)));
+        let ended = 502 + 60_000;
+        assert_eq!(tried.ended(Verdict::Undecided, 502, ended), None);
+        assert!(!tried.0.is_over(at(ended), &tried.1));
+        assert_eq!(tried.ended(Verdict::Strike(Cause::Failed), 502, ended), Some(State::Open));
+        assert!(tried.0.look(at(ended + 2_000)));
+        assert_eq!([59_999, 60_000].map(|later| tried.0.is_over(at(ended + 2_000 + later), &tried.1)), [false, true]);
     }
 
     #[test]
