@@ -390,25 +390,29 @@ impl Checker {
     fn judge_starved(&mut self, healthy: bool) {
         let (local, open) = (self.local, self.flow.open && healthy && !self.draining);
         let mut starved = None;
-        for (at, action) in (0..).zip(&mut self.actions) {
-            let waits = open && !action.hurt && action.kept > 0 && action.queued == 0;
-            let has_room = |number: &u32| {
-                let container = &self.containers[*number as usize];
-                let takes = container.open && !container.gone && !container.suspended && !container.awaiting;
-                takes && container.credits > 0 && container.strikes == 0
-            };
-            if waits && action.containers.iter().any(has_room) {
-                let since = *action.starved_since.get_or_insert(local);
-                starved = starved.or((local.saturating_sub(since) > STARVED_US_MAX).then_some((at, local - since)));
-            } else {
-                action.starved_since = None;
+        for at in 0..self.actions.len() {
+            if !open || !self.could_take(at) {
+                self.actions[at].starved_since = None;
+                continue;
             }
+            let since = *self.actions[at].starved_since.get_or_insert(local);
+            starved = starved.or((local.saturating_sub(since) > STARVED_US_MAX).then_some((at, local - since)));
         }
         if let Some((action, for_us)) = starved {
-            let at: u16 = action;
-            let what = format!("action {at} has room and something in the store, and got nothing for {for_us} us");
+            let what = format!("action {action} has room and something in the store, and got nothing for {for_us} us");
             self.fail(Invariant::I8, None, what);
         }
+    }
+
+    /// Whether an action has something in the store and a container that is free and that no breaker may hold back.
+    fn could_take(&self, at: usize) -> bool {
+        let action = &self.actions[at];
+        let has_room = |number: &u32| {
+            let container = &self.containers[*number as usize];
+            let takes = container.open && !container.gone && !container.suspended && !container.awaiting;
+            takes && container.credits > 0 && container.strikes == 0 && !self.is_struck(*number)
+        };
+        !action.hurt && action.kept > 0 && action.queued == 0 && action.containers.iter().any(has_room)
     }
 
     /// After each input: what the engine says is on its way into the store. `healthy`: nothing is wrong with the store.

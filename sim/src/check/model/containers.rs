@@ -207,7 +207,7 @@ impl Checker {
     }
 
     /// A breaker may hold it back.
-    pub(super) fn is_struck(&self, container: u32) -> bool {
+    pub(in crate::check) fn is_struck(&self, container: u32) -> bool {
         let Some(rules) = &self.limits.breaker else { return false };
         let book = &self.containers[container as usize];
         let of_node =
