@@ -216,7 +216,9 @@ impl Checker {
         let book = &self.calls[call as usize];
         let held =
             !matches!(book.place, Place::Outside | Place::Reading | Place::Spilling | Place::Unkept | Place::Ended);
-        if book.life != self.life || book.session != session || !book.quiet || !held || book.answer_mailed {
+        // Of what is stored the router does not keep whose it is: it is taken, whoever asks.
+        let own = book.session == session || book.place == Place::Stored;
+        if book.life != self.life || !own || !book.quiet || !held || book.answer_mailed {
             let place = book.place;
             self.fail(Invariant::I2, Some(call), format!("told once more that it was taken while {place:?}"));
         }
