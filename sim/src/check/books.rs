@@ -164,9 +164,11 @@ pub(super) struct SessionBook {
 pub(super) struct NodeBook {
     /// What a breaker may hold against it.
     pub(super) strikes: u32,
+    /// When the last of that happened; on the router's clock.
+    pub(super) struck_at: Option<u64>,
     /// Something ended well there, or a container said that it failed.
     pub(super) told: bool,
-    /// When containers went with work, within the last window; on the router's clock.
+    /// When containers went with work that they got after all earlier strikes, within the last window; on the router's clock.
     pub(super) deaths: VecDeque<u64>,
     /// So many that its breaker cannot be closed, nor forgotten before then.
     pub(super) known_until: u64,

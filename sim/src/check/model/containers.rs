@@ -125,8 +125,8 @@ impl Checker {
         });
         book.credits = 0;
         if !lost.is_empty() {
-            self.strike_node(container);
             self.died(container, &lost);
+            self.strike_node(container);
         }
         lost.into_iter().for_each(|call| self.lose(call, true));
         self.grant(container, credits);
@@ -150,10 +150,10 @@ impl Checker {
         let in_flight = std::mem::take(&mut book.in_flight);
         // One that goes while its breaker may be open is a strike for its node.
         let tripped = self.may_be_tripped(container);
+        self.died(container, &in_flight);
         if !in_flight.is_empty() || tripped {
             self.strike_node(container);
         }
-        self.died(container, &in_flight);
         if tripped {
             self.forget_probe(container);
         }

@@ -2,7 +2,8 @@
 //! again here, only what it cannot fail to do with a node that does nothing but die with its work.
 //!
 //! Of `2 n - 1` deaths within a window, `n` at least lie in one window of the breaker, wherever that begins: where `n` strikes open it,
-//! it was opened, and only good probes would have closed it. From then on there is one probe at a time, and after each that fails a pause
+//! it was opened, and only good probes would have closed it. Work that was underway at an earlier strike says nothing new to a breaker
+//! that this strike opened, so a death with such work does not count. From then on there is one probe at a time, and after each that fails a pause
 //! of at least half of `open_first`.
 
 use super::micros;
@@ -18,8 +19,10 @@ impl Checker {
 
     /// Something that the breaker of its node may hold against the node, for that action.
     pub(super) fn strike_node(&mut self, container: u32) {
+        let now = self.local;
         if let Some(node) = self.node_of(container) {
             node.strikes += 1;
+            node.struck_at = Some(now);
         }
     }
 
@@ -30,15 +33,20 @@ impl Checker {
         }
     }
 
-    /// A container went with these, or came back without them.
+    /// A container went with these, or came back without them. To be told before the [strike](Self::strike_node) that this is.
     pub(super) fn died(&mut self, container: u32, with: &[Call]) {
         let Some(rules) = self.limits.breaker.clone() else { return };
         let unanswered = |call: &&Call| matches!(self.calls[**call as usize].place, Place::InFlight(_));
         let lost: Vec<Call> = with.iter().filter(unanswered).copied().collect();
         let now = self.local;
-        let Some(node) = self.node_of(container).filter(|_| !lost.is_empty()) else { return };
+        let Some(dispatched_at) = lost.iter().map(|call| self.calls[*call as usize].dispatched_at).min() else {
+            return;
+        };
+        let Some(node) = self.node_of(container) else { return };
         let (window, first, most) = (micros(rules.window), micros(rules.open_first), micros(rules.open_max));
-        node.deaths.push_back(now);
+        if node.struck_at.is_none_or(|struck| struck < dispatched_at) {
+            node.deaths.push_back(now);
+        }
         while node.deaths.front().is_some_and(|death| death + window <= now) {
             node.deaths.pop_front();
         }
