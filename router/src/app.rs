@@ -58,10 +58,15 @@ impl App {
     /// If the store or a port cannot be opened; the message names it.
     pub async fn bind(config: Config) -> std::io::Result<Self> {
         let parts = Parts::default();
+        // A fault from here on closes the store again, and the store's threads return.
+        parts.may_return();
         let store = overflow::open(&config.overflow, config.limits.payload_bytes_max, &parts)?;
-        let ports = ports(&config);
-        // The store is closed again, and its threads end.
-        let (listener, admin) = ports.inspect_err(|_| parts.may_return())?;
+        let bind = |setting: &str, address| {
+            listener::bind(address).map_err(|error| std::io::Error::new(error.kind(), format!("{setting} {error}")))
+        };
+        let listener = bind("listen", config.listen)?;
+        let admin = bind("admin_listen", config.admin_listen)?;
+        parts.may_not_return();
         let clock = Clock::start();
         let random = RandomState::new();
         let hub = Hub::new(engine_limits(&config), random.hash_one("hub"), config.workers_chosen(), clock.now());
@@ -180,14 +185,6 @@ impl App {
             (None, Interrupt::Told) => Stopped::Drained { left },
         })
     }
-}
-
-/// The ports for peers and for operators.
-fn ports(config: &Config) -> std::io::Result<(TcpListener, TcpListener)> {
-    let bind = |setting: &str, address| {
-        listener::bind(address).map_err(|error| std::io::Error::new(error.kind(), format!("{setting} {error}")))
-    };
-    Ok((bind("listen", config.listen)?, bind("admin_listen", config.admin_listen)?))
 }
 
 /// Writes what is left for the store and closes it. Whatever that takes is not part of the drain's time; an interrupt leaves it a

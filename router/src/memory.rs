@@ -1,7 +1,8 @@
-//! Memory: how much the process may take, and how much what waits in it may take.
+//! Memory: how much the process may take, and how much its queues may take.
 //!
-//! A process that is refused memory ends at once, by SIGABRT; one whose control group is out of it
-//! is killed. Neither can be put off, so the limits of the configuration have to lie below.
+//! A process that is refused memory ends at once, by SIGABRT. A process whose control group is out
+//! of memory is killed. Neither end can be put off, so the limits of the configuration have to lie
+//! below the limits of the process.
 
 use crate::config::Config;
 use rustix::process::{Resource, getrlimit};
@@ -20,7 +21,7 @@ pub(crate) fn check(config: &Config) {
     }
 }
 
-/// Bytes that what waits may take at a time, and the process without it.
+/// Bytes that the process may need: its queues full, the way to the store full, and the rest.
 fn needed(config: &Config) -> u64 {
     let pending = match config.overflow.store.as_str() {
         "disk" | "kafka" => config.overflow.pending_bytes_max,
@@ -29,8 +30,8 @@ fn needed(config: &Config) -> u64 {
     OF_PROCESS.saturating_add(config.limits.router_queued_bytes_max).saturating_add(pending)
 }
 
-/// Bytes that the process may take: the least of its own limits, those of its control groups, and
-/// what the machine has.
+/// Bytes that the process may take: its own limits, the limits of its control groups and the
+/// memory of the machine, whichever is least.
 fn limit() -> Option<u64> {
     let own = [Resource::As, Resource::Data].into_iter().filter_map(|resource| getrlimit(resource).current);
     own.chain(of_groups()).chain(of_machine()).min()
@@ -42,8 +43,8 @@ fn of_machine() -> Option<u64> {
     kib.trim().parse().ok().map(|kib: u64| kib << 10)
 }
 
-/// Of the control group (version 2) and all above it. None where there are none, or they are not
-/// to be seen.
+/// The least limit of the control group (version 2) and all groups above it. None: no group has a
+/// limit, or none can be seen.
 fn of_groups() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = text.lines().find_map(|line| line.strip_prefix("0::/"))?;

@@ -23,7 +23,7 @@ pub struct Parts(Arc<Shared>);
 struct Shared {
     /// The first part that ended although it never should.
     ended: watch::Sender<Option<Ended>>,
-    /// The router is about to end: parts may return.
+    /// The router starts or is about to end: parts may return.
     may_return: AtomicBool,
     /// Orders from tests, one for each part.
     told: Mutex<Vec<(Name, Arc<Told>)>>,
@@ -85,9 +85,14 @@ impl Parts {
         self.0.ended.borrow().clone()
     }
 
-    /// The router is about to end: from now on only a panic is noted.
+    /// The router starts, or is about to end: from now on only a panic is noted.
     pub fn may_return(&self) {
         self.0.may_return.store(true, Ordering::Relaxed);
+    }
+
+    /// The router has started: from now on each end of a part is noted.
+    pub fn may_not_return(&self) {
+        self.0.may_return.store(false, Ordering::Relaxed);
     }
 
     /// For tests: tells a part to end, by returning or by a panic. False: there is no such part.
@@ -234,8 +239,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_stopped_is_not_noted_and_at_the_end_only_panics_are() {
+    async fn one_that_is_stopped_is_not_noted_and_at_start_and_end_only_panics_are() {
         let parts = Parts::default();
+        parts.may_return();
+        drop(parts.begin("early"));
+        parts.may_not_return();
         let task = parts.spawn("task", pending());
         task.stop();
         assert!(task.handle.await.unwrap_err().is_cancelled());

@@ -347,8 +347,8 @@ impl Plan {
         }
     }
 
-    /// Many lives of a router with little room, each of which leaves some of the same actions in another lane. From dice of its own
-    /// for the same reason.
+    /// Many lives of a router with little room. Each life leaves records of the same actions in
+    /// another lane. From dice of its own for the same reason.
     fn draw_scattered(&mut self, dice: &mut Dice) {
         let (Some(overflow), Some(store)) = (&mut self.limits.overflow, &mut self.store) else { return };
         if self.surge.is_some() || self.only_accept > 0 || !dice.one_in(12) {
@@ -363,7 +363,7 @@ impl Plan {
         store.read_us = (self.gap_us * dice.between(1, 20)).min(100_000);
         store.look_us = (self.gap_us * dice.between(1, 8)).clamp(1000, 100_000);
         store.mark_us = store.look_us * dice.between(1, 3);
-        // What is left is wanted in the lives to come.
+        // Records that a life leaves must not expire before the next lives.
         self.timeout_ms_max = self.timeout_ms_max.max(self.heal_at / 500);
         let lives = dice.between(3, 8);
         let life = (self.heal_at / lives).max(2);

@@ -172,7 +172,7 @@ impl Handover {
         self.add(action, Vec::new(), Some(cursor));
     }
 
-    /// An action got what it gets for now of what it was offered, if anything.
+    /// An action's offer is over: it got all that it gets for now, if anything.
     pub(crate) fn end_offer(&mut self, action: &Arc<Action>) {
         if self.of(action).is_none() {
             self.add(action, Vec::new(), None);

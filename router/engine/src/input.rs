@@ -122,7 +122,7 @@ pub struct Refilled {
     /// Everything of this action that lies below it in its lane was handed in, or is lost. None: more of what was asked for follows, or
     /// they are of another lane and were not asked for.
     pub cursor: Option<u64>,
-    /// What it was offered of another lane ends with these, few as they may be; it may be offered more.
+    /// The action's offer of another lane ends with these records, or with none; the next lane may offer.
     pub offer_over: bool,
 }
 

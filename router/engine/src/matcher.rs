@@ -47,7 +47,7 @@ pub(crate) struct Matcher {
     pub(crate) nodes: Option<Box<Nodes>>,
     /// Of the next activation; wraps.
     pub(crate) sequence: u32,
-    /// It takes some from another lane than its own, and these did not come yet.
+    /// An offer of another lane than its own stands: the records did not come yet.
     pub(crate) offered: bool,
     /// What it has outside of memory.
     pub(crate) overflowing: Option<Box<Overflowing>>,

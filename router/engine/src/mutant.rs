@@ -152,7 +152,7 @@ mutants! {
     SpillingTakenForLost = "spilling_taken_for_lost",
     /// An action that overflows elsewhere takes no care of how much an earlier life has left of it.
     ElsewhereUnbounded = "elsewhere_unbounded",
-    /// It takes some from all other lanes at once.
+    /// An action that overflows elsewhere takes records from all other lanes at once.
     LanesTogether = "lanes_together",
     /// A mark for all goes as far as one action is, and consumes what others have before it.
     OthersConsumed = "others_consumed",

@@ -5,7 +5,8 @@
 //!      └ another ───▶ print, 63 bits and a mark  the oldest of the seven goes first
 //! ```
 //!
-//! How long an id is remembered depends on how many end: 65,536 sets hold 458,752, a fifth of a second at the highest rate. An id that
+//! The time an id is remembered depends on how many end: 65,536 sets hold 458,752, a fifth of a
+//! second at the highest rate. An id that
 //! never was is taken for a repetition about once in 10^18 looks, as prints have 63 bits and a mark.
 
 use crate::id::ActivationId;

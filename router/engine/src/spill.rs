@@ -190,8 +190,8 @@ impl Matcher {
         }
     }
 
-    /// What it makes of that lane, now that it was recalled from there. Of other lanes than its own it takes what it would ask for at a
-    /// time, where its queue is low, and of one at a time.
+    /// The action's reply to a lane that recalled it. From a lane that is not its own, the action
+    /// takes one batch where its queue is low, and from one such lane at a time.
     pub(crate) fn recalled(&mut self, lane: Lane, turn: &Turn<'_>) -> Recalled {
         let (Some(overflowing), Some(lanes)) = (&self.overflowing, &turn.shared.lanes) else {
             return Recalled::NotNow;

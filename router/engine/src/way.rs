@@ -43,7 +43,7 @@ pub(crate) struct Way {
     fetched: VecDeque<Fetched>,
     want: Option<Wanted>,
     offer: Option<Offer>,
-    /// What is next may not be handed in, as the mark has no room for the action's name.
+    /// The next record may not be handed in, as the mark has no room for the action's name.
     nameless: bool,
 }
 
@@ -226,7 +226,8 @@ impl Way {
         }
     }
 
-    /// An offer is for one handover, this one, whatever came of it: as long as it stands, its action takes none of other lanes.
+    /// Ends the offer, whatever came of it: an offer is for one handover. As long as it stands, the
+    /// action takes no records of other lanes.
     pub(crate) fn end_offer(&mut self, to: &mut Handover) {
         let ends = |offer: &mut Offer| matches!(offer, Some((_, Recalled::Elsewhere(_))));
         if let Some(Some((action, _))) = self.offer.take_if(ends) {

@@ -541,7 +541,7 @@ fn what_an_earlier_life_left_waits_for_room() {
     assert_eq!(recovered, 100);
 }
 
-/// What several lanes hold of one action would come at once, and go beyond what it may queue.
+/// Records that several lanes hold of one action would come at once, and exceed its queue.
 #[test]
 fn of_other_lanes_it_takes_from_one_at_a_time() {
     let overflow = OverflowLimits { lanes: 4, refill_records: 4, ..OverflowLimits::default() };
@@ -556,7 +556,7 @@ fn of_other_lanes_it_takes_from_one_at_a_time() {
         [0, 1, 2, 1].map(|lane| recalled(&mut world, lane)),
         [Recalled::Here, batch, Recalled::NotNow, Recalled::NotNow]
     );
-    // In pieces, only the last of which ends the offer.
+    // Records come in pieces, and the last piece ends the offer.
     for (offer_over, then) in [(false, Recalled::NotNow), (true, batch)] {
         let came = Refilled { records: Vec::new(), cursor: None, offer_over };
         world.enter(0, Input::Refilled(Box::new(came)));

@@ -442,7 +442,7 @@ async fn without_memory_it_ends_and_has_warned_of_that() {
     assert!(said("memory allocation of"), "{lines:?}");
 }
 
-/// As POSIX numbers it on Linux: `signal(7)`.
+/// The number of SIGABRT on Linux: `signal(7)`.
 const SIGABRT: i32 = 6;
 
 #[tokio::test]

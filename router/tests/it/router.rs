@@ -40,7 +40,7 @@ impl Router {
                 let told = async { told.await.unwrap_or(()) };
                 app.run(stop::once(told)).await.unwrap()
             });
-            // As `router::serve` does it: a store that does not close keeps nothing.
+            // A store that does not close must not keep this thread: `router::serve` does the same.
             runtime.shutdown_background();
             stopped
         });

@@ -103,7 +103,7 @@ impl Commits {
     }
 }
 
-/// Nobody carries commits out any more, also after a panic.
+/// Says when dropped that nobody carries commits out any more, also after a panic.
 struct Ends<'a>(&'a Commits);
 
 impl Drop for Ends<'_> {
@@ -149,7 +149,7 @@ fn group(said: &str) -> Option<(Group, u64)> {
     Some((Group(u64::from_str_radix(group, 16).ok()?), u64::from_str_radix(position, 16).ok()?))
 }
 
-/// How often the thread looks whether it is to end.
+/// The longest time between two looks whether the thread is to end.
 const LOOK: Duration = Duration::from_secs(1);
 /// What is before each of the numbers.
 const HANDED: &str = "handed=";

@@ -88,8 +88,9 @@ impl Kafka {
         Self::open_watched(config, &|_| Box::new(()))
     }
 
-    /// As [`open`](Self::open), with something to hold for each thread, by its name: `kafka-keeper` and `kafka-marks`. It is dropped
-    /// when the thread ends, which is to happen only when the store is closed.
+    /// Opens the store as [`open`](Self::open) does. Each thread, `kafka-keeper` and `kafka-marks`,
+    /// holds the lifeline that is made for its name, and drops it when it ends. Threads are to end
+    /// only when the store is closed.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -123,7 +124,7 @@ impl Kafka {
     /// Lets go of threads and clients, once nobody is let in any more.
     fn end(&self) {
         if let Some(keeper) = self.keeper.lock().take() {
-            // It only ends early by a panic, of which its lifeline told.
+            // The keeper ends early only by a panic, and its lifeline has told of that.
             keeper.join().unwrap_or_default();
         }
         // If it is held up, its thread ends once the broker is back, or with the process.

@@ -1,26 +1,27 @@
-//! The store's own threads. Each holds something while it lives, so that whoever opened the store notices when one ends although
-//! the store is open: by returning or by a panic.
+//! The store's own threads. Each holds a lifeline while it lives, so that whoever opened the store
+//! notices when a thread ends although the store is open: by returning or by a panic.
 
 use super::OpenError;
 use std::thread::{Builder, JoinHandle};
 
-/// What a thread of the store holds while it lives. It is dropped when the thread ends.
+/// Held by a thread of the store while the thread lives, and dropped when the thread ends.
 pub trait Lifeline: Send {
-    /// Asked at least every few seconds: whether the thread is to end although the store is open. Tests want that.
+    /// Whether the thread is to end although the store is open, which tests want. Asked every few
+    /// seconds.
     ///
     /// # Panics
     /// If a test wants the thread to panic.
     fn is_told_to_end(&self) -> bool;
 }
 
-/// Nobody watches.
+/// The lifeline of a thread that nobody watches.
 impl Lifeline for () {
     fn is_told_to_end(&self) -> bool {
         false
     }
 }
 
-/// Begins a thread. The name is both the thread's and what its lifeline is asked for by.
+/// Begins a thread. Its lifeline is made for the thread's name.
 pub(super) fn begin(
     name: &'static str,
     lifeline: &dyn Fn(&'static str) -> Box<dyn Lifeline>,

@@ -216,7 +216,7 @@ impl Checker {
         let book = &self.calls[call as usize];
         let held =
             !matches!(book.place, Place::Outside | Place::Reading | Place::Spilling | Place::Unkept | Place::Ended);
-        // Of what is stored the router does not keep whose it is: it is taken, whoever asks.
+        // The router keeps no session with a stored activation: it is taken, whoever asks.
         let own = book.session == session || book.place == Place::Stored;
         if book.life != self.life || !own || !book.quiet || !held || book.answer_mailed {
             let place = book.place;

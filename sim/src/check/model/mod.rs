@@ -120,7 +120,7 @@ impl Checker {
                 && book.session == session
                 && !book.quiet
                 && !book.parted
-                // Of a record that is damaged and has no note nobody knows whose it was.
+                // Nobody knows whose a damaged record was that has no note.
                 && (!book.hit || book.noted)
                 && matches!(book.place, Place::Queued | Place::Spilling | Place::Stored | Place::InFlight(_))
         });
